@@ -1,0 +1,155 @@
+"""data_cache/: the embedded world as files. Built from seeds, described by a manifest, checked against it.
+
+mini_hh/SUBSET/{train,test}.jsonl.gz   dialogues in HH-RLHF's official layout
+mini_hh/truth/SUBSET-{train,test}.jsonl.gz   what is true of each row: kinds, utilities, whether the label agrees
+policy/                                the base policy: a small OPT pre-trained on the world's raw corpus
+reward_model/                          the judge: a small DeBERTa-v2 trained on pairs that no policy sees
+manifest.json                          every file's sha256, and how it was made
+"""
+
+import gzip
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from . import synthetic
+from .errors import DataError
+from .folders import content_hash, sha256_of_file, versions, write_json
+from .settings import DATA_CACHE, resolve
+
+WORLD_SEED = 0
+JUDGE_SEED = 1  # the reward model's pairs come from another seed than the policies'
+ROWS = {"train": 2500, "test": 600}
+RAW_DOCUMENTS, HELDOUT_DOCUMENTS = 20_000, 300
+JUDGE_ROWS = {"train": 5000, "test": 400}
+VOCABULARY = 2048
+TRAINING = {"pretrain_epochs": 3.0, "pretrain_learning_rate": 2e-3, "reward_epochs": 3.0, "reward_learning_rate": 5e-4}
+DIALOGUES, POLICY, JUDGE, MANIFEST = "mini_hh", "policy", "reward_model", "manifest.json"
+
+
+def build(*, models: bool = True) -> None:
+    """Make the dialogues and, unless ``models`` is False, both models again, and write the manifest.
+
+    Each part is made beside data_cache/ and moved in when it is whole. The models take about half an hour on two
+    cores, and their bytes may differ between machines; the dialogues never do.
+    """
+    DATA_CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=DATA_CACHE.parent, prefix=".data_cache-") as name:
+        work = Path(name)
+        _write_dialogues(work / DIALOGUES)
+        if models:
+            _train_policy(work)
+            _train_judge(work)
+        for part in (DIALOGUES, POLICY, JUDGE) if models else (DIALOGUES,):
+            shutil.rmtree(DATA_CACHE / part, ignore_errors=True)
+            (work / part).rename(DATA_CACHE / part)
+    _write_manifest()
+
+
+def verify() -> None:
+    """Check every file against the manifest, and that the dialogues regenerate byte for byte from the seed.
+
+    Raises DataError that names the first file that is missing, changed or unexpected.
+    """
+    path = DATA_CACHE / MANIFEST
+    if not path.is_file():
+        raise DataError(
+            "data_cache/manifest.json is missing: use a complete checkout, or python -m helpers cache build"
+        )
+    files = json.loads(path.read_text(encoding="utf-8"))["files"]
+    there = {p.relative_to(DATA_CACHE).as_posix(): p for p in _cached_files()}
+    for name in sorted(files.keys() | there.keys()):
+        if name not in there or name not in files:
+            what = "is missing" if name in files else "is not in the manifest"
+            raise DataError(f"data_cache/{name} {what}: use a complete checkout, or python -m helpers cache build")
+        if sha256_of_file(there[name]) != files[name]["sha256"]:
+            raise DataError(f"data_cache/{name} is not the file that was shipped: use a fresh checkout")
+    with tempfile.TemporaryDirectory() as again:
+        _write_dialogues(Path(again))
+        if content_hash(Path(again)) != content_hash(DATA_CACHE / DIALOGUES):
+            raise DataError("data_cache/mini_hh is not what seed and generator make: python -m helpers cache build")
+
+
+def _cached_files() -> list[Path]:
+    parts = [DATA_CACHE / part for part in (DIALOGUES, POLICY, JUDGE)]
+    return sorted(p for part in parts for p in part.rglob("*") if p.is_file())
+
+
+def _write_dialogues(folder: Path) -> None:
+    for subset in (synthetic.HARMLESS, synthetic.HELPFUL):
+        for split, n in ROWS.items():
+            pairs, truth = synthetic.generate_pairs(WORLD_SEED, subset, split, n)
+            _write_rows(folder / subset / f"{split}.jsonl.gz", pairs)
+            _write_rows(folder / "truth" / f"{subset}-{split}.jsonl.gz", truth)
+
+
+def _write_rows(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def _train_policy(work: Path) -> None:
+    import torch
+
+    from . import models, training
+
+    texts = synthetic.raw_corpus(WORLD_SEED, RAW_DOCUMENTS + HELDOUT_DOCUMENTS)
+    train, heldout = texts[:RAW_DOCUMENTS], texts[RAW_DOCUMENTS:]
+    tokenizer = models.train_policy_tokenizer(train, VOCABULARY)
+    trained = work / "pretraining"
+    training.pretrain(tokenizer, train, heldout, _settings(), trained)
+    model = models.load_policy(trained / "model", dropout=0.0, device="cpu")
+    _ship(model, tokenizer, trained, work / POLICY, torch.float16)
+
+
+def _train_judge(work: Path) -> None:
+    import pandas as pd
+    import torch
+
+    from . import models, preferences, training
+
+    pairs = work / "judge_pairs"
+    frames = {}
+    for split, n in JUDGE_ROWS.items():
+        for subset in (synthetic.HARMLESS, synthetic.HELPFUL):
+            _write_rows(pairs / subset / f"{split}.jsonl.gz", synthetic.generate_pairs(JUDGE_SEED, subset, split, n)[0])
+        frames[split] = preferences.load_pairs(pairs, [synthetic.HARMLESS, synthetic.HELPFUL], split).pairs
+    texts = pd.concat([frames["train"]["prompt"] + frames["train"][side] for side in ("chosen", "rejected")])
+    tokenizer = models.train_reward_tokenizer(list(texts), VOCABULARY)
+    fresh, trained = models.new_reward_model(tokenizer, seed=WORLD_SEED), work / "judging"
+    training.train_reward_model(fresh, tokenizer, frames["train"], frames["test"], _settings(), trained)
+    model, _ = models.load_reward_model(trained / "model", device="cpu")
+    _ship(model, tokenizer, trained, work / JUDGE, torch.float16)
+
+
+def _ship(model, tokenizer, trained: Path, folder: Path, dtype) -> None:
+    """Save as the hub does: float16 weights and a config that says so, which is one of OPT-350M's traps."""
+    from .models import save_model
+
+    save_model(model, tokenizer, folder, dtype=dtype)
+    shutil.copy(trained / "log.csv", folder / "training_log.csv")
+
+
+def _settings():
+    return resolve(profile="local", seed=WORLD_SEED, device="cpu", **TRAINING).settings
+
+
+def _write_manifest() -> None:
+    files = {
+        path.relative_to(DATA_CACHE).as_posix(): {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+        for path in _cached_files()
+    }
+    made = {
+        "command": "python -m helpers cache build",
+        "world_seed": WORLD_SEED,
+        "judge_seed": JUDGE_SEED,
+        "pairs_a_subset": ROWS,
+        "judge_pairs_a_subset": JUDGE_ROWS,
+        "raw_documents": RAW_DOCUMENTS,
+        "vocabulary": VOCABULARY,
+        "training": TRAINING,
+        "versions": versions(),
+    }
+    write_json(DATA_CACHE / MANIFEST, {"made": made, "files": files})

@@ -1,0 +1,115 @@
+"""HH-RLHF transcripts: parse them, split off the last reply, shorten them from the left, show them safely.
+
+A transcript is one string in which every turn begins with a blank line and a role marker:
+``"\\n\\nHuman: How do I keep basil alive?\\n\\nAssistant: Water it in the morning."``
+"""
+
+import html
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .errors import DataError
+
+HUMAN = "\n\nHuman:"
+ASSISTANT = "\n\nAssistant:"
+_MARKER = re.compile(r"\n\n(Human|Assistant):")
+
+
+class Turn(NamedTuple):
+    """One turn of a dialogue; ``text`` keeps the space that follows the role marker."""
+
+    role: str
+    text: str
+
+
+def parse(transcript: str) -> list[Turn]:
+    """Split a transcript into its turns. ``join(parse(t)) == t`` for every transcript that parses.
+
+    Raises DataError when the text does not begin with a human turn.
+    """
+    if not transcript.startswith(HUMAN):
+        raise DataError(f"a transcript must begin with {HUMAN!r}, this one begins with {transcript[:20]!r}")
+    pieces = _MARKER.split(transcript)[1:]
+    return [Turn(role, text) for role, text in zip(pieces[::2], pieces[1::2], strict=True)]
+
+
+def join(turns: list[Turn]) -> str:
+    """Write turns back as one transcript."""
+    return "".join(f"\n\n{turn.role}:{turn.text}" for turn in turns)
+
+
+def split_reply(transcript: str) -> tuple[str, str]:
+    """Split at the last ``"\\n\\nAssistant:"`` into (prompt, reply); the prompt keeps the marker, the reply its space.
+
+    This is the boundary that the preference labels are about. TRL's own extraction looks for the longest common
+    prefix of two strings instead, and cuts about one HH pair in five at another place.
+    """
+    position = transcript.rfind(ASSISTANT)
+    if position < 0:
+        raise DataError(f"no {ASSISTANT!r} in the transcript, so there is no reply to split off")
+    position += len(ASSISTANT)
+    return transcript[:position], transcript[position:]
+
+
+def first_turn(transcript: str) -> str:
+    """The first human turn, in lower case with single spaces: the key by which dialogues count as the same one."""
+    text = transcript.removeprefix(HUMAN)
+    end = _MARKER.search(text)
+    return " ".join(text[: end.start() if end else None].lower().split())
+
+
+def left_truncate(prompt: str, count_tokens: Callable[[str], int], max_tokens: int) -> tuple[str, bool]:
+    """Shorten a prompt to ``max_tokens`` by forgetting its oldest turns; the question that is answered stays.
+
+    When even the last exchange is too long, the beginning of its human turn is cut at a word boundary, so that
+    the text still begins with ``"\\n\\nHuman:"`` and ends with ``"\\n\\nAssistant:"``.
+    Returns (prompt, whether it was shortened).
+    """
+    if count_tokens(prompt) <= max_tokens:
+        return prompt, False
+    turns = parse(prompt)
+    starts = [i for i, turn in enumerate(turns) if turn.role == "Human"]
+    for start in starts[1:]:
+        if count_tokens(join(turns[start:])) <= max_tokens:
+            return join(turns[start:]), True
+    question, *rest = turns[starts[-1] :]
+    words = question.text.split(" ")
+    kept, dropped = 0, len(words)  # the longest suffix of words that fits, by bisection
+    while dropped - kept > 1:
+        middle = (kept + dropped) // 2
+        suffix = " " + " ".join(words[len(words) - middle :])
+        fits = count_tokens(join([Turn("Human", suffix), *rest])) <= max_tokens
+        kept, dropped = (middle, dropped) if fits else (kept, middle)
+    suffix = " " + " ".join(words[len(words) - kept :]) if kept else ""
+    return join([Turn("Human", suffix), *rest]), True
+
+
+def mask(text: str) -> str:
+    """Hide words of four letters or more behind dots, keeping first letters: enough to see the shape of a text."""
+    return re.sub(r"\b(\w)(\w{3,})", lambda found: found[1] + "·" * len(found[2]), text)
+
+
+def show(*transcripts: str, titles: tuple[str, ...] = (), reveal: bool = False):
+    """Show transcripts side by side in a notebook, HTML-escaped, and masked until ``reveal=True`` is asked for.
+
+    Real HH-RLHF dialogues are offensive in places; masking is the default for every source.
+    """
+    from IPython.display import HTML
+
+    cards = []
+    for number, transcript in enumerate(transcripts):
+        title = f"<b>{html.escape(titles[number])}</b>" if number < len(titles) else ""
+        turns = "".join(_turn_html(turn, reveal) for turn in parse(transcript))
+        cards.append(f'<div style="flex:1;min-width:16em;text-align:left">{title}{turns}</div>')
+    return HTML(f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(cards)}</div>')
+
+
+def _turn_html(turn: Turn, reveal: bool) -> str:
+    text = turn.text.strip() if reveal else mask(turn.text.strip())
+    colour = "#0072B2" if turn.role == "Assistant" else "#7a7a7a"
+    body = html.escape(text).replace("\n", "<br>") or "<i>(empty)</i>"
+    return (
+        f'<p style="margin:.4em 0;padding-left:.6em;border-left:3px solid {colour}">'
+        f'<span style="color:{colour}">{turn.role}</span><br>{body}</p>'
+    )
