@@ -17,7 +17,7 @@ import pandas as pd
 from . import metrics, preferences
 from .dialogues import left_truncate
 from .errors import DataError, StageError
-from .runs import Run
+from .runs import Run, locate
 from .settings import DATA_CACHE
 
 MODELS = ("base", "sft", "dpo", "sft_dpo")
@@ -28,11 +28,6 @@ EMBEDDED = {
     "dataset": DATA_CACHE / "mini_hh",
     "policy": DATA_CACHE / "policy",
     "reward_model": DATA_CACHE / "reward_model",
-}
-HUB = {
-    "dataset": "Anthropic/hh-rlhf",
-    "policy": "facebook/opt-350m",
-    "reward_model": "OpenAssistant/reward-model-deberta-v3-large-v2",
 }
 LOCAL_VOCABULARY = 4096
 
@@ -53,9 +48,7 @@ def source(run: Run, what: str) -> Path | str:
     """The dataset, policy or reward model of a run as a folder or a hub id; "" where the run trains its own."""
     given = getattr(run.settings, what)
     if given is not None:
-        return Path(given) if Path(given).exists() else given
-    if run.settings.profile == "paper":
-        return HUB[what]
+        return locate(given) or given
     return "" if run.settings.profile == "local" else EMBEDDED[what]
 
 

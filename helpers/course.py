@@ -1,0 +1,301 @@
+"""The whole course as one run: every notebook in order, then metrics.json and report.html.
+
+results/RUN/notebooks/05_dpo.ipynb          the executed notebook
+results/RUN/notebooks/05_dpo.failed.ipynb   what had run when it stopped, error included
+results/RUN/notebooks/course.json           what each result was made from: an unchanged one is not made again
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from helpers import folders
+from helpers.errors import CourseError, SettingsError
+from helpers.progress import Display
+from helpers.runs import Run, locate, open_run
+from helpers.settings import DATA_CACHE, ROOT, Resolved, Settings, resolve, results_root
+
+NOTEBOOKS = ROOT / "notebooks"
+LEDGER = "notebooks/course.json"
+# Code that decides how the course is run and shown, not what a notebook computes.
+NOT_INSIDE_NOTEBOOKS = {"course.py", "progress.py", "doctor.py", "__main__.py"}
+SWITCHES = ("profile", "recipe", "seed", "device")
+
+
+class NotebookFailed(CourseError):
+    """A cell raised an error or the kernel died. `copy` is the notebook as far as it ran, None if nothing ran."""
+
+    def __init__(self, notebook: str, where: str, reason: str, copy: Path | None) -> None:
+        super().__init__(f"{notebook} stopped at {where}: {reason}")
+        self.copy = copy
+
+
+# ---------------------------------------------------------------------------------------------- which notebooks
+
+
+def notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
+    """The notebooks of the course in their order: NN_title.ipynb."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+
+
+def select(only: Sequence[str], folder: Path = NOTEBOOKS) -> list[Path]:
+    """The notebooks that `only` names by number ("5", "05") or name ("05_dpo"); all of them when it names none.
+
+    Raises SettingsError for a name without a notebook and for a folder without notebooks.
+    """
+    course = notebooks(folder)
+    if not course:
+        raise SettingsError(f"there is no notebook in {folder.name}/: run from a complete checkout of the course")
+    wanted = {name.removesuffix(".ipynb").zfill(2) for text in only for name in text.split(",")}
+    chosen = [path for path in course if {path.stem, path.stem[:2]} & wanted]
+    unknown = wanted - {key for path in chosen for key in (path.stem, path.stem[:2])}
+    if unknown:
+        names = ", ".join(path.stem for path in course)
+        raise SettingsError(f"no notebook is called {min(unknown)!r}: the course has {names}")
+    return chosen if only else course
+
+
+# ------------------------------------------------------------------------------------------- what is up to date
+
+
+def fingerprint(notebook: Path, resolved: Resolved) -> str:
+    """What an executed notebook depends on, as one sha256: its cells, the settings, the helpers and the data."""
+    cells = [
+        [cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])]
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    ]
+    settings = resolved.settings
+    return folders.sha256_of_json([cells, settings.model_dump(), _helpers_and_data(), _own_sources(settings)])
+
+
+@cache
+def _helpers_and_data() -> list[str]:
+    """sha256 of the sources and word lists in helpers/ and of the manifests in data_cache/; read once a process."""
+    sources = [path for path in sorted((ROOT / "helpers").rglob("*.*")) if path.suffix in {".py", ".toml"}]
+    used = [path for path in sources if path.name not in NOT_INSIDE_NOTEBOOKS]
+    return [folders.sha256_of_file(path) for path in [*used, *sorted(DATA_CACHE.glob("*.json"))]]
+
+
+def _own_sources(settings: Settings) -> list[tuple[str, int, int]]:
+    """Files of a dataset or model folder that was given, by name, size and time: reading them all would be slow."""
+    given = (getattr(settings, name) for name in ("dataset", "policy", "reward_model"))
+    places = [place for source in given if source and (place := locate(source))]
+    files = [path for place in places for path in (sorted(place.rglob("*")) if place.is_dir() else [place])]
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+
+
+class Ledger:
+    """Which results of a run are there, and what they were made from. Kept in LEDGER, written whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.entries: dict[str, dict[str, Any]] = folders.read_json(folder / LEDGER)
+
+    def is_current(self, name: str, made_from: str) -> bool:
+        """True if the result was made from the same things and its files are as they were written."""
+        entry = self.entries.get(name, {})
+        if entry.get("fingerprint") != made_from:
+            return False
+        return all(self._hash(file) == expected for file, expected in entry["files"].items())
+
+    def enter(self, name: str, made_from: str, files: Iterable[str]) -> None:
+        """Note that `name` is made: its fingerprint and the sha256 of its files (relative to the run folder)."""
+        self.entries[name] = {"fingerprint": made_from, "files": {file: self._hash(file) for file in files}}
+        folders.write_json(self.folder / LEDGER, self.entries)
+
+    def _hash(self, file: str) -> str | None:
+        path = self.folder / file
+        return folders.sha256_of_file(path) if path.is_file() else None
+
+
+# ------------------------------------------------------------------------------------------------- one notebook
+
+
+def execute(notebook: Path, parameters: dict[str, Any], out: Path) -> None:
+    """Run one notebook from the project root with this Python and write it to `out`, whole or not at all.
+
+    Raises NotebookFailed at the first failing cell and leaves what had run beside `out` as NAME.failed.ipynb.
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial, failed = out.with_name(f".{out.stem}.partial.ipynb"), out.with_name(f"{out.stem}.failed.ipynb")
+    partial.unlink(missing_ok=True)
+    try:
+        with _quiet_kernel():
+            papermill.execute_notebook(
+                _braces_kept(notebook),
+                _braces_kept(partial),
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                log_output=False,
+                record_timing=False,
+                store_widget_state=False,
+                extra_arguments=["--IPKernelApp.log_level=50"],  # else every kernel warns of TCP, and of Ctrl-C
+                cwd=ROOT,
+            )
+    except (PapermillExecutionError, DeadKernelError, CellTimeoutError, RuntimeError) as error:
+        where, reason = "its start", _last_line(str(error)) or type(error).__name__
+        if partial.exists():
+            os.replace(partial, failed)
+            where = _failing_cell(json.loads(failed.read_text(encoding="utf-8"))["cells"])
+        if isinstance(error, PapermillExecutionError):
+            reason = f"{error.ename}: {_last_line(error.evalue)}"
+        elif isinstance(error, DeadKernelError):
+            reason = "its Python process died, most often for want of memory"
+        raise NotebookFailed(out.stem, where, reason, failed if failed.exists() else None) from error
+    _write_clean(partial, out)
+    partial.unlink()
+    failed.unlink(missing_ok=True)
+
+
+@contextmanager
+def _quiet_kernel() -> Iterator[None]:
+    """Papermill and the kernel it starts say nothing on the console, and the kernel is this environment's Python."""
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a python3 kernel installed for the user would come first
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _braces_kept(path: Path) -> str:
+    """Papermill fills {parameters} into paths; a brace that is part of the path must be doubled."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _failing_cell(cells: list[dict]) -> str:
+    """The cell that stopped, as "cell [7] (Heading above it)"."""
+    heading, number = "", 0
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            found = re.findall(r"^#+ +(.+)$", "".join(cell["source"]), flags=re.M)
+            heading = found[-1] if found else heading
+        elif cell["cell_type"] == "code" and "".join(cell["source"]).strip():
+            number += 1
+            failed = any(output["output_type"] == "error" for output in cell["outputs"])
+            if failed or cell["execution_count"] is None:  # a kernel that died returned no number
+                break
+    return f"cell [{number}] ({heading})" if heading else f"cell [{number}]"
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _write_clean(source: Path, target: Path) -> None:
+    """Copy an executed notebook without what differs from run to run: paths, durations and widget state."""
+    nb = json.loads(source.read_text(encoding="utf-8"))
+    for key in ("papermill", "widgets"):
+        nb["metadata"].pop(key, None)
+    nb["metadata"].get("language_info", {}).pop("version", None)
+    for cell in nb["cells"]:
+        for key in ("papermill", "execution"):
+            cell["metadata"].pop(key, None)
+        if not cell["metadata"].get("tags", True):
+            del cell["metadata"]["tags"]
+    folders.write_json(target, nb)
+
+
+# ------------------------------------------------------------------------------------------------ the whole run
+
+
+def run_course(
+    given: dict[str, Any],
+    only: Sequence[str] = (),
+    force: bool = False,
+    folder: Path = NOTEBOOKS,
+    finish: Callable[[Run], Sequence[str]] | None = None,
+) -> Run:
+    """Execute the notebooks that are not up to date, in order, and finish with metrics.json and report.html.
+
+    given: the parameters, checked before anything starts. only: some notebooks, see `select`; nothing is finished then.
+    force: also what is up to date. finish(run) makes the results and returns their files, relative to the run folder.
+    Raises SettingsError or DataError before anything starts, NotebookFailed at the first failing cell.
+    """
+    given = _without_defaults(given)
+    resolved, chosen = resolve(**given), select(only, folder)
+    run = open_run(**given)
+    print()
+    lock = run.folder / "notebooks" / ".course.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with folders.one_at_a_time(lock, f"run {run.name}"), Display([path.stem for path in chosen]) as display:
+        ledger, made_from = Ledger(run.folder), {path.stem: fingerprint(path, resolved) for path in chosen}
+        for path in chosen:
+            if not force and ledger.is_current(path.stem, made_from[path.stem]):
+                display.done(path.stem, "up to date")
+                continue
+            with display.working(path.stem):
+                execute(path, given, run.folder / "notebooks" / path.name)
+            ledger.enter(path.stem, made_from[path.stem], [f"notebooks/{path.name}"])
+        everything = folders.sha256_of_json(made_from)
+        if not only and (force or not ledger.is_current("results", everything)):
+            with display.working("metrics and report"):
+                files = (finish or finish_run)(run)
+            ledger.enter("results", everything, files)
+    return run
+
+
+def _without_defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """Drop `profile="mini"` and the like, so that the reference run is the same run however it is asked for."""
+    usual = {name: Settings.model_fields[name].default for name in SWITCHES}
+    return {n: v for n, v in given.items() if v is not None and not (n in usual and v == usual[n])}
+
+
+def finish_run(run: Run) -> list[str]:
+    """Write metrics.json and report.html of a run from its stages; returns their names."""
+    from helpers import stages
+
+    s = run.settings
+    content = stages.evaluation(run).to_json(profile=s.profile, recipe=s.recipe)
+    run.write_json("metrics.json", content)
+    return ["metrics.json", write_report(run).name]
+
+
+def write_report(run: Run) -> Path:
+    """Write report.html of a run whose stages are there; missing stages are built."""
+    from helpers import report, stages
+
+    return report.write_report(
+        run.folder / "report.html",
+        settings_table=run.table(),
+        evaluation=stages.evaluation(run),
+        scores={name: stages.scores(run, name) for name in stages.MODELS},
+        logs={name: stages.training_log(run, name) for name in stages.STARTS_FROM},
+        versions=folders.versions(),
+    )
+
+
+# --------------------------------------------------------------------------------------------- the reference run
+
+
+def refresh(folder: Path = NOTEBOOKS) -> list[Path]:
+    """Copy the executed reference run (profile mini, recommended, seed 0) over the notebooks; returns what changed.
+
+    Raises CourseError if that run is incomplete or older than the notebooks, helpers or data.
+    """
+    resolved = resolve()
+    run = results_root() / resolved.run_name
+    ledger = Ledger(run)
+    stale = [p.stem for p in notebooks(folder) if not ledger.is_current(p.stem, fingerprint(p, resolved))]
+    if stale:
+        raise CourseError(f"the reference run is not up to date for {', '.join(stale)}: run `make course` first")
+    changed = []
+    for path in notebooks(folder):
+        before = path.read_bytes()
+        _write_clean(run / "notebooks" / path.name, path)
+        changed += [path] if path.read_bytes() != before else []
+    return changed

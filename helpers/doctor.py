@@ -1,0 +1,150 @@
+"""What this machine can run, and what is missing. Reads only: no network, no file changed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from helpers.errors import CourseError
+from helpers.settings import BY_PROFILE, DATA_CACHE, PROFILES, ROOT, results_root
+
+GB = 10**9
+# What a run of each profile needs, in GB: memory at the peak, and disk for the run folder (paper: downloads too).
+MEMORY = {"smoke": 3, "mini": 4, "local": 4, "paper": 16}
+DISK = {"smoke": 0.1, "mini": 0.5, "local": 1, "paper": 30}
+GPU_MEMORY = 12  # GB: full-size SFT of 331 million float32 weights with AdamW, plus activations
+
+
+class Machine(NamedTuple):
+    """What was found here; sizes in GB, `gpu` 0 without one, `packages` and `data` None when all is well."""
+
+    cores: int
+    memory: float
+    disk: float
+    gpu: float
+    gpu_name: str
+    packages: str | None
+    data: str | None
+
+
+def examine(console: Console) -> bool:
+    """Print what is here and which profiles can run; True if profile mini can."""
+    machine, differing = look()
+    facts = Table("what", "found", "remark")
+    facts.add_row("Python", platform.python_version(), "" if sys.version_info >= (3, 11) else "3.11 or newer is needed")
+    facts.add_row("packages", machine.packages or "all installed", differing)
+    facts.add_row("CPU cores", str(machine.cores), "")
+    facts.add_row("memory", f"{machine.memory:.0f} GB", "")
+    facts.add_row("free disk", f"{machine.disk:.0f} GB", "where results/ lies")
+    facts.add_row("GPU", f"{machine.gpu:.0f} GB" if machine.gpu else "none", machine.gpu_name)
+    facts.add_row("data_cache/", "damaged" if machine.data else "as its manifest says", machine.data or "")
+    console.print(facts, markup=False)
+    verdicts = {profile: obstacles(profile, machine) for profile in PROFILES}
+    profiles = Table("profile", "runs here", "why not, or what else it needs")
+    for profile, found in verdicts.items():
+        profiles.add_row(profile, "no" if found else "yes", "; ".join(found) or _also_needs(profile))
+    console.print(profiles, markup=False)
+    return not verdicts["mini"]
+
+
+def obstacles(profile: str, machine: Machine) -> list[str]:
+    """Reasons why a profile cannot run on a machine; [] if it can."""
+    found = [machine.packages] if machine.packages else []
+    if machine.data and profile in ("smoke", "mini"):
+        found.append(f"data_cache/: {machine.data}")
+    if machine.memory < MEMORY[profile]:
+        found.append(f"needs {MEMORY[profile]} GB of memory")
+    if machine.disk < DISK[profile]:
+        found.append(f"needs {DISK[profile]} GB of disk")
+    if profile == "paper" and machine.gpu < GPU_MEMORY:
+        found.append(f"needs a GPU with {GPU_MEMORY} GB")
+    return found
+
+
+def look() -> tuple[Machine, str]:
+    """The machine, and a remark on packages whose versions differ from the lock ("" if none does)."""
+    missing, differing = compare_with_lock(
+        *((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "requirements.lock"))
+    )
+    gpu_name, gpu = _gpu()
+    root = results_root()
+    existing = next(place for place in (root, *root.parents) if place.exists())
+    machine = Machine(
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory=_memory() / GB,
+        disk=shutil.disk_usage(existing).free / GB,
+        gpu=gpu / GB,
+        gpu_name=gpu_name,
+        packages=f"missing: {', '.join(missing)} (make course installs them)" if missing else None,
+        data=_data_problem(),
+    )
+    return machine, f"not as in requirements.lock: {', '.join(differing)}" if differing else ""
+
+
+def compare_with_lock(pyproject: str, lock: str) -> tuple[list[str], list[str]]:
+    """(missing, differing): what the course needs directly and is not installed, or is installed in another version."""
+    needed = [re.match(r"[\w-]+", line)[0] for line in tomllib.loads(pyproject)["project"]["dependencies"]]
+    locked: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", lock, flags=re.M):
+        locked.setdefault(name, []).append(version)  # one name may have several versions, for several Pythons
+    missing, differing = [], []
+    for name in needed:
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        if installed not in locked.get(name, []):
+            differing.append(f"{name} {installed} (lock: {' or '.join(locked.get(name, ['-']))})")
+    return missing, differing
+
+
+def _memory() -> int:
+    """Memory in bytes that this process may use: the machine's, or less inside a container."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return min(physical, int(text)) if text.isdigit() else physical
+
+
+def _gpu() -> tuple[str, int]:
+    """(name, bytes of memory) of the first CUDA device; ("...", 0) without one."""
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed", 0
+    import torch
+
+    if not torch.cuda.is_available():
+        build = torch.version.cuda or "no CUDA"
+        return f"torch {torch.__version__}, built for {'CUDA ' if torch.version.cuda else ''}{build}", 0
+    device = torch.cuda.get_device_properties(0)
+    return device.name, device.total_memory
+
+
+def _data_problem() -> str | None:
+    """What is wrong with data_cache/, in a few words; None if it is whole."""
+    if not DATA_CACHE.is_dir():
+        return "it is missing: use a complete checkout, or python -m helpers cache build"
+    try:
+        from helpers import cache
+
+        cache.verify()
+    except CourseError as error:
+        return str(error)
+    return None
+
+
+def _also_needs(profile: str) -> str:
+    column = PROFILES.index("paper")
+    downloads = ", ".join(BY_PROFILE[name][column] for name in ("dataset", "policy", "reward_model"))
+    return {"local": "--dataset: a folder in HH-RLHF's layout", "paper": f"downloads {downloads}"}.get(profile, "")

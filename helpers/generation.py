@@ -1,0 +1,67 @@
+"""Batched greedy decoding that gives the same tokens as one prompt at a time."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import GenerationConfig
+
+from .models import load_policy, load_tokenizer
+
+
+def generate(
+    policy: str | Path | tuple,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Answer every prompt greedily, as the paper does.
+
+    policy: a folder, hub id, or (model, tokenizer). Prompts are sorted by length, padded on the left (OPT reads its
+    positions from the attention mask, so padding changes nothing), and answers come back in the order given.
+    Returns a DataFrame with columns response (text without EOS, not stripped), tokens (generated, with EOS) and
+    ended (whether the model said EOS before ``max_new_tokens``). ``progress`` is told (done, all) after a batch.
+    """
+    model, tokenizer = (
+        policy if isinstance(policy, tuple) else (load_policy(policy, device=device), load_tokenizer(policy))
+    )
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    ids = tokenizer(list(prompts))["input_ids"]
+    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    answers: list[tuple[str, int, bool]] = [("", 0, False)] * len(ids)
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = _left_pad([ids[i] for i in rows], tokenizer.pad_token_id, model.device)
+        with torch.inference_mode():
+            output = model.generate(**batch, generation_config=settings)
+        for row, new in zip(rows, output[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+            answers[row] = _read(new, tokenizer)
+        if progress:
+            progress(start + len(rows), len(order))
+    model.train(was_training)
+    return pd.DataFrame(answers, columns=["response", "tokens", "ended"])
+
+
+def _left_pad(rows: list[list[int]], pad: int, device) -> dict[str, torch.Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _read(new: list[int], tokenizer) -> tuple[str, int, bool]:
+    ended = tokenizer.eos_token_id in new
+    length = new.index(tokenizer.eos_token_id) if ended else len(new)
+    return tokenizer.decode(new[:length], clean_up_tokenization_spaces=False), length + ended, ended

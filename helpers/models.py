@@ -1,0 +1,186 @@
+"""Load and save policies, adapters, reward models and tokenizers: dtype, dropout and file format are decided here.
+
+OPT's traps (see also notebook 05): opt-350m's config says float16, so a plain load trains in half precision; its
+dropout is functional, so nobody can switch it off after loading; its tokenizer puts ``</s>`` in front of every text.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
+from tokenizers import models as token_models
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from .errors import DataError
+
+REVISIONS = {
+    "facebook/opt-350m": "08ab08cc4b72ff5593870b5d527cf4230323703c",
+    "OpenAssistant/reward-model-deberta-v3-large-v2": "c355404efa9ad2ad069f3a197cae0523c14244fc",
+    "OpenAssistant/reward-model-deberta-v3-large-v2": "c355404efa9ad2ad069f3a197cae0523c14244fc",
+}
+REWARD_MAX_LENGTH = 512  # tokens of prompt and reply together that the judge reads
+
+
+def pick_device(wanted: str) -> str:
+    """ "cpu" or "cuda"; "auto" takes the GPU when there is one. Raises DataError when a wanted GPU is not there."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise DataError("device is 'cuda' but torch sees no GPU here: set device to 'cpu' or 'auto'")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder or hub id."""
+    return _load(AutoTokenizer, source)
+
+
+def load_policy(source: str | Path, *, dropout: float = 0.0, device: str = "auto") -> PreTrainedModel:
+    """A causal language model in float32 and eval mode.
+
+    ``dropout`` replaces the config's value at load, the only moment at which OPT's functional dropout can be set.
+    """
+    model = _load(AutoModelForCausalLM, source, dtype=torch.float32, dropout=dropout)
+    return model.to(pick_device(device)).eval()
+
+
+def load_reward_model(source: str | Path, device: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A sequence classifier with one logit, float32 and eval mode, and its tokenizer, which cuts from the left."""
+    model = _load(AutoModelForSequenceClassification, source, dtype=torch.float32, num_labels=1)
+    tokenizer = load_tokenizer(source)
+    tokenizer.truncation_side = "left"
+    return model.to(pick_device(device)).eval(), tokenizer
+
+
+def _load(kind, source: str | Path, **options):
+    """from_pretrained without remote code, with pinned revisions, and with a readable complaint."""
+    name = str(source)
+    local = Path(source).is_dir()
+    if not local and name.count("/") != 1:
+        raise DataError(f"model {name!r} is neither a folder nor a hub id: check policy= or reward_model=")
+    try:
+        return kind.from_pretrained(name, revision=None if local else REVISIONS.get(name), **options)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise DataError(
+            f"model {name!r} cannot be loaded ({reason}): give a complete folder or a reachable hub id"
+        ) from None
+
+
+def save_model(model: PreTrainedModel, tokenizer, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write model and tokenizer as safetensors; with ``dtype`` the weights and the config's dtype become that."""
+    if dtype is not None:
+        model = model.to(dtype)
+        model.config.dtype = dtype
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def merge_adapter(policy: str | Path, adapter: str | Path, out: str | Path) -> None:
+    """Add a LoRA adapter to the weights it was trained on and write the sum as a plain model in float32."""
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(load_policy(policy, device="cpu"), str(adapter))
+    save_model(model.merge_and_unload(), load_tokenizer(policy), out)
+
+
+def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(n for n, trainable in sizes if trainable), sum(n for n, _ in sizes)
+
+
+# ------------------------------------------------------------------------------------------- small models made here
+
+
+def train_policy_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with OPT's conventions: <s> 0, <pad> 1, </s> 2, <unk> 3, and </s> before every text."""
+    tokenizer = _byte_bpe(texts, vocab_size, ["<s>", "<pad>", "</s>", "<unk>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="</s>"
+    )
+
+
+def train_reward_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with DeBERTa's special tokens: [CLS] first text [SEP] second text [SEP]."""
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    tokenizer = _byte_bpe(texts, vocab_size, special)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    names = ("pad_token", "cls_token", "sep_token", "unk_token", "mask_token")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        **dict(zip(names, special, strict=True)),
+        model_input_names=["input_ids", "attention_mask"],
+        truncation_side="left",
+    )
+
+
+def _byte_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(token_models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def new_policy(tokenizer, *, seed: int, hidden: int = 256, layers: int = 4, positions: int = 512) -> OPTForCausalLM:
+    """A small OPT with random weights and OPT-350M's peculiarities: post-norm, and embeddings narrower than the model."""
+    torch.manual_seed(seed)
+    config = OPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        ffn_dim=4 * hidden,
+        num_attention_heads=max(1, hidden // 64),
+        word_embed_proj_dim=hidden // 2,
+        do_layer_norm_before=False,
+        max_position_embeddings=positions,
+        dropout=dropout,
+        attention_dropout=0.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return OPTForCausalLM(config)
+
+
+def new_reward_model(tokenizer, *, seed: int, hidden: int = 128, layers: int = 4) -> DebertaV2ForSequenceClassification:
+    """A small DeBERTa-v2 with one logit and random weights, with v3's relative positions and no token types."""
+    torch.manual_seed(seed)
+    config = DebertaV2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        intermediate_size=4 * hidden,
+        num_attention_heads=max(1, hidden // 32),
+        max_position_embeddings=REWARD_MAX_LENGTH,
+        relative_attention=True,
+        position_buckets=32,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        position_biased_input=False,
+        type_vocab_size=0,
+        pooler_hidden_size=hidden,
+        num_labels=1,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return DebertaV2ForSequenceClassification(config)

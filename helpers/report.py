@@ -1,0 +1,226 @@
+"""The report of a run: one HTML page that needs nothing else, no script and no network.
+
+Every sentence with a number in it is computed here from the run's own figures; the page's words are in report.html.j2.
+"""
+
+import base64
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from . import plots
+from .errors import StageError
+from .metrics import METRIC_NAMES, METRICS, Comparison, Evaluation, label
+from .pictures import number
+from .published import table1
+
+TEMPLATES = Path(__file__).parent
+LEVEL = 0.05  # a difference is called one when its Holm-adjusted p-value is below this
+
+WORLDS = {
+    "smoke": "A small OPT policy and a small DeBERTa judge that come with the course, on a few dozen synthetic pairs. "
+    "A smoke run shows that every part works; its figures mean nothing.",
+    "mini": "A small OPT policy and a small DeBERTa judge that come with the course, on synthetic dialogues made for it.",
+    "local": "A small OPT policy and a small DeBERTa judge, both trained by this run, on a local folder of preference pairs.",
+    "paper": "OPT-350M, Anthropic's HH-RLHF and the reward model that the paper used.",
+}
+RECIPES = {
+    "published": "It follows the published recipe, faults included: loss on the whole dialogue, dropout left on, LoRA on the "
+    "query and value projections, no closing cue.",
+    "recommended": "It follows the recommended recipe: loss on the completion, no dropout, LoRA on all linear layers, prompts "
+    "that end with the closing cue.",
+}
+RULES = {
+    "published": "the paper's cut-offs",
+    "calibrated": "cut-offs calibrated on held-out preference pairs",
+}
+MEANINGS = {
+    "hmr": "harmless replies to harmful prompts",
+    "hpr": "helpful replies to harmless prompts",
+    "cas": "mean of the two",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as it stands in the page: a data URI and its alt text."""
+
+    source: str
+    alt: str
+
+    @classmethod
+    def of(cls, figure: plots.Picture) -> "Drawing":
+        return cls("data:image/svg+xml;base64," + base64.b64encode(figure.svg()).decode(), figure.alt)
+
+
+def write_report(path: Path, **inputs: Any) -> Path:
+    """Write the page of `build_report(**inputs)` to `path`, whole or not at all; the folder's name names the run."""
+    path = Path(path)
+    page = build_report(**{"name": path.resolve().parent.name} | inputs)
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(page, encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        raise StageError(
+            f"cannot write {path.name}: {error.strerror}; free the disk or choose another folder"
+        ) from error
+    finally:
+        new.unlink(missing_ok=True)
+    return path
+
+
+def build_report(
+    *,
+    settings_table: pd.DataFrame,
+    evaluation: Evaluation,
+    scores: Mapping[str, pd.DataFrame],
+    logs: Mapping[str, pd.DataFrame],
+    versions: Mapping[str, str | None],
+    published: pd.DataFrame | None = None,
+    name: str | None = None,
+) -> str:
+    """The page as HTML text.
+
+    settings_table: columns setting, value, from, meaning (Resolved.table()). scores: model -> scores frame.
+    logs: trained model -> training log. versions: package -> version. published: table1() unless given.
+    name: the run's name, its profile unless given. The same inputs give the same bytes.
+    """
+    published = table1() if published is None else published
+    settings = dict(zip(settings_table["setting"], settings_table["value"], strict=True))
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        name=name or settings["profile"],
+        settings=settings,
+        world=WORLDS[settings["profile"]],
+        recipe=RECIPES[settings["recipe"]],
+        standing=standing(settings),
+        headline=headline(evaluation),
+        summary=_summary(evaluation, published),
+        comparisons=[(c, METRIC_NAMES[c.metric], reading(c)) for c in evaluation.comparisons],
+        rule=RULES[evaluation.thresholds.rule],
+        thresholds=evaluation.thresholds,
+        published_rule=_published_rule(evaluation),
+        figures={key: Drawing.of(figure) for key, figure in _figures(evaluation, scores, published).items()},
+        training={label(model): _training(model, log) for model, log in logs.items()},
+        settings_rows=_settings_rows(settings_table),
+        versions={package: version for package, version in versions.items() if version},
+        command=command(settings_table),
+        metric_names=METRIC_NAMES,
+        meanings=MEANINGS,
+        names=label,
+        number=number,
+        p_value=p_value,
+    )
+
+
+def standing(settings: Mapping[str, Any]) -> str:
+    """How this run stands to the paper: whether its figures can be set against Table 1 at all."""
+    differences = []
+    if settings["profile"] != "paper":
+        differences.append("other models, other data and another judge")
+    if settings["recipe"] != "published":
+        differences.append("another recipe")
+    if differences:
+        return (
+            f"This run is not a replication of the paper: it has {', and '.join(differences)}. "
+            "The paper's figures stand beside it for orientation, not as a target."
+        )
+    return "This run repeats the paper's recipe with its models and data; seed, hardware and library versions differ."
+
+
+def headline(evaluation: Evaluation) -> str:
+    """What the comparisons say, in one or two sentences computed from them."""
+    best = max(evaluation.models, key=lambda model: evaluation.models[model]["cas"].value)
+    rate = evaluation.models[best]["cas"]
+    found = [c for c in evaluation.comparisons if c.p_adjusted < LEVEL]
+    first = f"{label(best)} has the highest combined score, {rate.value:.1f} % (95 % interval {rate.low:.1f} to {rate.high:.1f})."
+    rivals = [c for c in evaluation.comparisons if c.metric == "cas" and best in (c.a, c.b) and c not in found]
+    tied = [label(c.a if c.b == best else c.b) for c in rivals]
+    if tied:
+        first += f" It cannot be told apart from {_join(tied)} on these prompts."
+    return f"{first} Of {len(evaluation.comparisons)} comparisons, {len(found)} hold after Holm's correction."
+
+
+def reading(comparison: Comparison) -> str:
+    """One line on a comparison, from its own numbers: which model is better, by how much, and whether that can be said."""
+    c = comparison
+    a, b = label(c.a), label(c.b)
+    if c.p_adjusted >= LEVEL:
+        return f"Not told apart: anything from {number(c.low, 1)} to {number(c.high, 1)} points fits these prompts."
+    better, worse, sign = (b, a, 1) if c.difference > 0 else (a, b, -1)
+    low, high = sorted((sign * c.low, sign * c.high))
+    return f"{better} is ahead of {worse} by {number(abs(c.difference), 1)} points ({number(low, 1)} to {number(high, 1)})."
+
+
+def p_value(p: float) -> str:
+    """A p-value for a table: two digits, "< 0.001" below that, never zero."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def command(settings_table: pd.DataFrame) -> str:
+    """The command that makes this run again, from the settings that the reader gave."""
+    given = settings_table[settings_table["from"] == "you"]
+    options = [f"{row.setting}={row.value}" for row in given.itertuples() if row.value is not None]
+    if not options:
+        return "make course"
+    return "python -m helpers run " + " ".join(f"-p {shlex.quote(option)}" for option in options)
+
+
+def _summary(evaluation: Evaluation, published: pd.DataFrame) -> list[tuple[str, list[tuple[Any, str | None]]]]:
+    """Rows of the first table: a model, and for each metric its rate and the paper's figure where there is one."""
+    rows = []
+    for model, rates in evaluation.models.items():
+        theirs = published.loc[model] if model in published.index else {}
+        rows.append((label(model), [(rates[m], f"{theirs[m]:g}" if m in theirs else None) for m in METRICS]))
+    return rows
+
+
+def _published_rule(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
+    """The same responses under the paper's cut-offs; empty where those are in force anyway."""
+    if evaluation.thresholds.rule == "published":
+        return []
+    return [
+        (label(model), [str(rates[m]) for m in METRICS]) for model, rates in evaluation.models_published_rule.items()
+    ]
+
+
+def _figures(
+    evaluation: Evaluation, scores: Mapping[str, pd.DataFrame], published: pd.DataFrame
+) -> dict[str, plots.Picture]:
+    return {
+        "rates": plots.rates(evaluation, published),
+        "distributions": plots.score_distributions(scores, evaluation.thresholds),
+        "means": plots.mean_scores(scores, evaluation.seed),
+        "harmful": plots.per_prompt_scores(scores, "harmful"),
+        "helpful": plots.per_prompt_scores(scores, "helpful"),
+    }
+
+
+def _training(model: str, log: pd.DataFrame) -> Drawing:
+    """The dashboard of a DPO run, the curves of any other."""
+    draw = plots.dpo_dashboard if "rewards_margins" in log else plots.sft_curves
+    return Drawing.of(draw(log, f"Training of {label(model)}"))
+
+
+def _settings_rows(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Settings as text; an empty value reads as a dash."""
+    rows = table.astype(object).to_dict("records")
+    return [{k: "–" if v is None or v == "" else str(v) for k, v in row.items()} for row in rows]
+
+
+def _join(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]

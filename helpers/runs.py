@@ -1,0 +1,270 @@
+"""A run is a folder: its settings, and its stages, each built once and kept while its inputs stay the same.
+
+results/RUN/run.json              settings, where they came from, versions
+results/RUN/stages/NAME/          what a stage made, with manifest.json (fingerprint, sha256 of every file)
+results/RUN/stages/.NAME.partial/ a stage that was interrupted, handed to its builder again
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers import folders
+from helpers.errors import DataError, StageError
+from helpers.settings import DATA_CACHE, ROOT, Resolved, Settings, resolve, results_root
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# Without these, libraries fill a notebook with progress widgets and notices that differ from run to run.
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONWARNINGS": "ignore",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+DISK_MB = {"smoke": 100, "mini": 500, "local": 1_000, "paper": 30_000}  # room for a whole run of each profile
+STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """One run: its checked settings and its folder. Made by `open_run`."""
+
+    resolved: Resolved
+    folder: Path
+
+    def __repr__(self) -> str:
+        return f"<run {self.name}>"
+
+    @property
+    def settings(self) -> Settings:
+        return self.resolved.settings
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def table(self) -> DataFrame:
+        """All settings with value, origin and meaning."""
+        return self.resolved.table()
+
+    def write_json(self, relative: str | Path, obj: Any) -> Path:
+        """Write `obj` as JSON to a file of this run's folder, whole or not at all. NaN is refused (ValueError)."""
+        path = (self.folder / relative).resolve()
+        if not path.is_relative_to(self.folder):
+            raise StageError(f"{relative} lies outside the run folder: give a path inside it")
+        with folders.plain_disk_errors(f"writing {relative}"):
+            folders.write_json(path, obj)
+        return path
+
+    def ready(self, name: str) -> bool:
+        """True if the stage was finished and its files are all there (its inputs may have changed since)."""
+        return folders.damage(self._stage_folder(name)) is None
+
+    def stages(self) -> list[str]:
+        """Names of the finished stages, sorted."""
+        names = sorted(path.parent.name for path in self.folder.glob(f"stages/[!.]*/{folders.MANIFEST}"))
+        return [name for name in names if self.ready(name)]
+
+    def stage(
+        self, name: str, *, uses: dict[str, Any], needs: Sequence[Path] = (), build: Callable[[Path], None]
+    ) -> Path:
+        """Folder of the finished stage `name`; calls `build(folder)` only if its inputs changed or it is missing.
+
+        uses: settings and other JSON values that the result depends on. needs: files or folders it is made from; a
+        stage folder counts by its fingerprint, anything else by its content. `build` may find in its folder what an
+        interrupted call with the same inputs left there, and go on from that. What it puts in `checkpoints` is thrown
+        away at the end. Raises StageError for a missing input, a full disk, or a builder that makes nothing.
+        """
+        target = self._stage_folder(name)
+        fingerprint = self._fingerprint(name, uses, needs)
+        if folders.is_current(target, fingerprint):
+            return target
+        with folders.plain_disk_errors(f"building stage {name}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with folders.one_at_a_time(target.with_name(f".{name}.lock"), f"stage {name}"):
+                if folders.is_current(target, fingerprint):  # another process finished it while this one waited
+                    return target
+                if (target / folders.MANIFEST).exists() and (problem := folders.damage(target)):
+                    print(f"stage {name}: {problem}; building it again")
+                self._fill(target, fingerprint, uses, build)
+        return target
+
+    def _fill(self, target: Path, fingerprint: str, uses: dict[str, Any], build: Callable[[Path], None]) -> None:
+        """Put a finished stage at `target`: from a sibling run with the same fingerprint, or built here."""
+        partial = target.with_name(f".{target.name}.partial")
+        if not folders.is_current(partial, fingerprint):  # else: it was stopped just before its last rename
+            for manifest in sorted(results_root().glob(f"*/stages/{target.name}/{folders.MANIFEST}")):
+                other = manifest.parent
+                if other != target and folders.is_current(other, fingerprint) and folders.link_tree(other, partial):
+                    break
+            else:
+                folders.keep_or_clear(partial, fingerprint)
+                build(partial)
+                folders.seal(partial, {"name": target.name, "fingerprint": fingerprint, "uses": uses})
+        folders.swap_in(partial, target)
+
+    def _stage_folder(self, name: str) -> Path:
+        if not STAGE_NAME.fullmatch(name):
+            raise StageError(f"{name!r} cannot name a stage: use letters, digits and . _ = -")
+        return self.folder / "stages" / name
+
+    @staticmethod
+    def _fingerprint(name: str, uses: dict[str, Any], needs: Sequence[Path]) -> str:
+        missing = [Path(path) for path in needs if not Path(path).exists()]
+        if missing:
+            raise StageError(f"stage {name} needs {_shown(missing[0])}, which is missing: build or give it first")
+        return folders.sha256_of_json([name, uses, [folders.content_hash(Path(path)) for path in needs]])
+
+
+def open_run(namespace: dict[str, Any] | None = None, **given: Any) -> Run:
+    """Check the parameters, make the run folder, say what will happen. In a notebook: `open_run(globals())`.
+
+    namespace: a notebook's globals (its `# Parameters` cells count), or a plain dict of parameters; `given` wins.
+    Raises SettingsError or DataError, one line, before any long work. Prints a short summary.
+    """
+    resolved = resolve(**(_parameters(namespace or {}) | given))
+    settings = resolved.settings
+    _check_sources(settings)
+    run = Run(resolved, results_root() / resolved.run_name)
+    with folders.plain_disk_errors("opening the run"):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        _check_disk(run)
+        _set_environment(settings)
+        record = {
+            "name": run.name,
+            "seed": settings.seed,
+            "settings": settings.model_dump(),
+            "sources": resolved.source,
+            "versions": folders.versions(),
+        }
+        before = folders.read_json(run.folder / "run.json")
+        if before != record:
+            run.write_json("run.json", record)
+    _print_summary(run, before.get("settings", {}))
+    return run
+
+
+def locate(source: str | Path) -> Path | None:
+    """The existing file or folder that `source` names, from here or from the project root; None for a hub id."""
+    for path in (Path(source).expanduser(), ROOT / source):
+        if path.exists():
+            return path.resolve()
+    return None
+
+
+def _parameters(namespace: dict[str, Any]) -> dict[str, Any]:
+    """What the parameter cells of a notebook assign, or the plain values of any other namespace.
+
+    The cells are read from IPython's history, so that variables which the reader made since do not count:
+    the newest such cell of the notebook itself (it has annotations) and the newest that papermill put after it.
+    """
+    if not isinstance(namespace.get("In"), list):
+        public = {name: value for name, value in namespace.items() if not name.startswith("_")}
+        return {n: v for n, v in public.items() if not (callable(v) or isinstance(v, types.ModuleType))}
+    cells = [cell for source in namespace["In"] if (cell := _parsed_parameters(source)) is not None]
+    own = max((i for i, (annotated, _) in enumerate(cells) if annotated), default=None)
+    used = cells if own is None else [cells[own], *cells[own + 1 :][-1:]]
+    assigned = {name: node for _, cell in used for name, node in cell.items()}
+    found: dict[str, Any] = {}
+    for name, node in assigned.items():
+        try:
+            found[name] = ast.literal_eval(node)
+        except ValueError:  # computed in the cell: its value is in the namespace, unless the cell failed
+            if name in namespace:
+                found[name] = namespace[name]
+        else:
+            later = namespace.get(name, found[name])
+            if isinstance(later, str | int | float) and later != found[name]:
+                print(
+                    f"note: {name} = {later!r} was set after the parameters cell; that cell's {found[name]!r} is used"
+                )
+    return found
+
+
+def _parsed_parameters(source: str) -> tuple[bool, dict[str, ast.expr]] | None:
+    """Of a cell that starts with `# Parameters`: has it annotations, and what it assigns. None for other cells."""
+    if not source.lstrip().startswith("# Parameters"):
+        return None
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return None
+    annotated, assigned = False, {}
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            annotated = True
+            assigned[ast.unparse(node.target)] = node.value
+        elif isinstance(node, ast.Assign):
+            assigned |= {ast.unparse(target): node.value for target in node.targets}
+    return annotated, {name: value for name, value in assigned.items() if not name.startswith("_")}
+
+
+def _check_sources(settings: Settings) -> None:
+    """Folders that were given exist; only profile paper may name something on the hub."""
+    for name in ("dataset", "policy", "reward_model"):
+        source = getattr(settings, name)
+        if source is None or locate(source):
+            continue
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
+            raise DataError(f"{name} = {source!r}: no such folder, seen from here or from the project: mend the path")
+        if settings.profile != "paper":
+            raise DataError(
+                f"{name} = {source!r}: no such folder, and profile {settings.profile} downloads nothing: "
+                f"mend the path, or use profile paper for hub ids"
+            )
+
+
+def _check_disk(run: Run) -> None:
+    """Refuse to start a run that the disk cannot hold; what the run already has counts."""
+    have = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
+    missing = DISK_MB[run.settings.profile] - (have + shutil.disk_usage(run.folder).free) // 10**6
+    if missing > 0:
+        raise StageError(
+            f"profile {run.settings.profile} needs about {DISK_MB[run.settings.profile]} MB of disk under "
+            f"{_shown(run.folder)}, {missing} MB more than are free: free some, or set COURSE_RESULTS to another disk"
+        )
+
+
+def _set_environment(settings: Settings) -> None:
+    """Quiet libraries, and no network except for profile paper. What you set yourself stays."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if settings.profile != "paper":
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _print_summary(run: Run, before: dict[str, Any]) -> None:
+    """A few lines that read the same on every machine."""
+    s = run.settings
+    device = "auto (decided when a model is loaded)" if s.device == "auto" else s.device
+    print(f"profile {s.profile} · recipe {s.recipe} · seed {s.seed} · device {device}")
+    print(f"run folder {_shown(run.folder)}")
+    for name, (value, usual, origin) in run.resolved.changes().items():
+        print(f"  {name} = {value!r} instead of {usual!r} ({origin})")
+    now = s.model_dump()
+    if s.profile == "paper" and os.environ.get("HF_HUB_OFFLINE") == "1":
+        print("HF_HUB_OFFLINE=1 is set: nothing is downloaded (an earlier run in this kernel sets it: restart to undo)")
+    other = [name for name in now if before and before.get(name) != now[name]]
+    if other:
+        print(f"this folder held other settings ({', '.join(other)}): what depends on them is built again")
+    print(f"already there: {', '.join(run.stages()) or 'nothing yet'}")
+
+
+def _shown(path: Path) -> str:
+    """A path without the part that differs between machines."""
+    for base, name in ((results_root(), "results"), (DATA_CACHE, "data_cache"), (ROOT, ".")):
+        if path.is_relative_to(base):
+            return str(Path(name) / path.relative_to(base))
+    return str(path)

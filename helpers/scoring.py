@@ -1,0 +1,62 @@
+"""Reward-model scores: one raw logit for a (prompt, response) pair, higher is better."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .models import REWARD_MAX_LENGTH, load_reward_model
+
+
+def score(
+    reward_model: str | Path | tuple,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    batch_size: int,
+    max_length: int = REWARD_MAX_LENGTH,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Score responses in float32: float64 array of shape (n,), raw logits.
+
+    Each pair is encoded as two segments, as in the paper's notebook. What is too long loses the oldest part of the
+    prompt, never the response (``only_first``, truncation from the left).
+    """
+    model, tokenizer = reward_model if isinstance(reward_model, tuple) else load_reward_model(reward_model, device)
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) + len(responses[i]), i))
+    scores = np.zeros(len(prompts))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = encode_pairs(tokenizer, [prompts[i] for i in rows], [responses[i] for i in rows], max_length)
+        padded = tokenizer.pad(batch, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            scores[rows] = model(**padded).logits[:, 0].double().cpu().numpy()
+        if progress:
+            progress(start + len(rows), len(order))
+    return scores
+
+
+def encode_pairs(tokenizer, prompts: Sequence[str], responses: Sequence[str], max_length: int = REWARD_MAX_LENGTH):
+    """Token ids of (prompt, response) pairs, not padded. A response longer than the judge reads keeps its beginning."""
+    responses = [_beginning(tokenizer, response, max_length // 2) for response in responses]
+    return tokenizer(list(prompts), responses, truncation="only_first", max_length=max_length)
+
+
+def _beginning(tokenizer, response: str, limit: int) -> str:
+    if len(response) <= limit:  # a token has at least one character
+        return response
+    offsets = tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return response if len(offsets) <= limit else response[: offsets[limit - 1][1]]
+
+
+def pair_scores(reward_model, pairs: pd.DataFrame, *, batch_size: int, device: str = "auto") -> pd.DataFrame:
+    """Scores of both replies of each pair: columns chosen_score, rejected_score, index as in ``pairs``."""
+    loaded = reward_model if isinstance(reward_model, tuple) else load_reward_model(reward_model, device)
+    columns = {
+        f"{side}_score": score(loaded, list(pairs["prompt"]), list(pairs[side]), batch_size=batch_size)
+        for side in ("chosen", "rejected")
+    }
+    return pd.DataFrame(columns, index=pairs.index)

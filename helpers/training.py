@@ -1,0 +1,217 @@
+"""Pre-training, SFT, DPO and reward modelling: thin functions over TRL's trainers.
+
+Every function fills a folder: model/ (whole float32 model and tokenizer), log.csv, summary.json and, while it runs,
+checkpoints/, from which a later call with the same arguments goes on. `progress`, where given, hears (step, steps).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from . import training_loop as loop
+from .models import load_policy, load_reward_model, load_tokenizer, merge_adapter, new_policy, quiet, save_model
+from .scoring import encode_pairs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .settings import Settings
+
+    Progress = Callable[[int, int], None]
+
+BATCH = 16  # rows a step where no setting says it: pre-training and the reward model
+REWARD_MAX_LENGTH = 512
+
+
+def pretrain(
+    start: PreTrainedTokenizerBase | Path | str,
+    texts: Sequence[str],
+    heldout_texts: Sequence[str],
+    settings: Settings,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Next-token training on whole dialogues, each closed by EOS.
+
+    `start` is a tokenizer, for which a new small policy is made, or a policy's folder. Texts longer than the model
+    can see are cut at the end. No dropout.
+    """
+    from trl import SFTConfig, SFTTrainer
+
+    if isinstance(start, PreTrainedTokenizerBase):
+        model, tokenizer = new_policy(start, seed=settings.seed, dropout=0.0), start
+    else:
+        model, tokenizer = load_policy(start, dropout=0.0, device="cpu"), load_tokenizer(start)
+    epochs, rate = settings.pretrain_epochs, settings.pretrain_learning_rate
+    longest = model.config.max_position_embeddings
+    plan = loop.plan(SFTConfig, settings, out, epochs=epochs, rate=rate, batch=BATCH, max_length=longest)
+    data = [loop.dataset(pd.DataFrame({"text": list(rows)})) for rows in (texts, heldout_texts)]
+    set_seed(settings.seed)
+    with quiet():
+        trainer = SFTTrainer(model, plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer)
+        ids = list(trainer.train_dataset["input_ids"])
+        counts = loop.check_rows(trainer, len(texts), ids, tokenizer.eos_token_id, "EOS")
+        loop.run(trainer, settings, [*map(len, ids)], progress=progress)
+        save_model(trainer.model, tokenizer, out / "model")
+        loop.report(trainer, out, counts)
+
+
+def train_sft(
+    policy: Path | str,
+    train: pd.DataFrame,
+    heldout: pd.DataFrame,
+    settings: Settings,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Supervised fine-tuning of all weights on the chosen completions.
+
+    With settings.completion_only the loss is on the completion, else on every token of the dialogue, human turns
+    included, as in the paper's code. Raises CourseError when a row would not teach EOS, or when a prompt's tokens
+    change with what follows.
+    """
+    from trl import SFTConfig, SFTTrainer
+
+    plan = loop.plan(
+        SFTConfig,
+        settings,
+        out,
+        epochs=settings.sft_epochs,
+        rate=settings.sft_learning_rate,
+        batch=settings.sft_batch_size,
+        accumulate=settings.gradient_accumulation,
+        max_length=settings.sft_max_length,
+    )
+    data = [loop.dataset(_sft_rows(rows, settings.completion_only)) for rows in (train, heldout)]
+    tokenizer = load_tokenizer(policy)
+    model = load_policy(policy, dropout=settings.dropout, device="cpu")
+    set_seed(settings.seed)
+    with quiet():
+        trainer = SFTTrainer(model, plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer)
+        ids = list(trainer.train_dataset["input_ids"])
+        counts = loop.check_rows(trainer, len(train), ids, tokenizer.eos_token_id, "EOS")
+        if settings.completion_only:
+            loop.check_prompts(trainer.train_dataset["prompt"], tokenizer, ids)
+        loop.run(trainer, settings, [*map(len, ids)], prompts=heldout["prompt"], progress=progress)
+        save_model(trainer.model, tokenizer, out / "model")
+        loop.report(trainer, out, counts)
+
+
+def _sft_rows(pairs: pd.DataFrame, completion_only: bool) -> pd.DataFrame:
+    if completion_only:
+        return pairs[["prompt", "chosen"]].rename(columns={"chosen": "completion"})
+    return pd.DataFrame({"text": pairs["prompt"] + pairs["chosen"]})
+
+
+def train_dpo(
+    policy: Path | str,
+    train: pd.DataFrame,
+    heldout: pd.DataFrame,
+    settings: Settings,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Direct preference optimisation of a LoRA adapter; the reference model is the policy with the adapter off.
+
+    Also writes out/adapter. With settings.explicit_prompt the prompt column is used, else TRL takes for the prompt
+    what both dialogues begin with, character by character, as in the paper's code. Where there is no dropout the
+    first loss must be ln 2: CourseError, with the known causes, when it is not.
+    """
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    plan = loop.plan(
+        DPOConfig,
+        settings,
+        out,
+        epochs=settings.dpo_epochs,
+        rate=settings.dpo_learning_rate,
+        batch=settings.dpo_batch_size,
+        accumulate=settings.gradient_accumulation,
+        max_length=settings.dpo_max_length,
+        beta=settings.beta,
+    )
+    lora = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=["q_proj", "v_proj"] if settings.lora_targets == "q_v" else settings.lora_targets,
+        task_type="CAUSAL_LM",
+    )
+    data = [loop.dataset(_dpo_rows(rows, settings.explicit_prompt)) for rows in (train, heldout)]
+    tokenizer = load_tokenizer(policy)
+    model = load_policy(policy, dropout=settings.dropout, device="cpu")
+    set_seed(settings.seed)  # the adapter's first weights are drawn before TRL seeds anything
+    with quiet():
+        trainer = DPOTrainer(
+            model, args=plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer, peft_config=lora
+        )
+        prompts, *sides = (list(trainer.train_dataset[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
+        chosen, rejected = ([p + c for p, c in zip(prompts, side, strict=True)] for side in sides)
+        counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.eos_token_id, "EOS")
+        if settings.explicit_prompt:
+            loop.check_prompts(trainer.train_dataset["prompt"], tokenizer, prompts)
+        lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
+        exact = settings.dropout == 0 and settings.lora_dropout == 0
+        loop.run(trainer, settings, lengths, prompts=heldout["prompt"], starts_at_ln_2=exact, progress=progress)
+        trainer.model.save_pretrained(out / "adapter")
+        merge_adapter(policy, out / "adapter", out / "model")
+        loop.report(trainer, out, counts)
+
+
+def _dpo_rows(pairs: pd.DataFrame, explicit_prompt: bool) -> pd.DataFrame:
+    if explicit_prompt:
+        return pairs[["prompt", "chosen", "rejected"]]
+    return pd.DataFrame({side: pairs["prompt"] + pairs[side] for side in ("chosen", "rejected")})
+
+
+def train_reward_model(
+    reward_model: PreTrainedModel | Path | str,
+    tokenizer: PreTrainedTokenizerBase | None,
+    train: pd.DataFrame,
+    heldout: pd.DataFrame,
+    settings: Settings,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Bradley-Terry training of all weights of a reward model: a model with its tokenizer, or a folder.
+
+    Rows are encoded here as the (prompt, completion) pairs that will be scored: TRL's own text path would make one
+    segment of them and append a second [SEP]. float32 throughout.
+    """
+    from trl import RewardConfig, RewardTrainer
+
+    if isinstance(reward_model, str | Path):
+        reward_model, tokenizer = load_reward_model(reward_model, "cpu")
+    epochs, rate = settings.reward_epochs, settings.reward_learning_rate
+    fixed = {"max_length": REWARD_MAX_LENGTH, "bf16": False}
+    plan = loop.plan(RewardConfig, settings, out, epochs=epochs, rate=rate, batch=BATCH, **fixed)
+    data = [loop.dataset(_reward_rows(rows, tokenizer)) for rows in (train, heldout)]
+    set_seed(settings.seed)
+    with quiet():
+        trainer = RewardTrainer(
+            reward_model, plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer
+        )
+        chosen, rejected = (list(trainer.train_dataset[f"{side}_ids"]) for side in ("chosen", "rejected"))
+        counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.sep_token_id, "[SEP]")
+        lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
+        loop.run(trainer, settings, lengths, progress=progress)
+        save_model(trainer.model, tokenizer, out / "model")
+        loop.report(trainer, out, counts)
+
+
+def _reward_rows(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
+    """Columns chosen_ids and rejected_ids: [CLS] prompt [SEP] completion [SEP]."""
+    answers = ("chosen", "rejected")
+    return pd.DataFrame(
+        {f"{a}_ids": encode_pairs(tokenizer, list(pairs["prompt"]), list(pairs[a]), REWARD_MAX_LENGTH) for a in answers}
+    )

@@ -1,0 +1,16 @@
+"""What the tests share: a results folder of their own, and quiet libraries."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """An empty results folder, used instead of results/ by this process and those it starts."""
+    folder = tmp_path / "results"
+    monkeypatch.setenv("COURSE_RESULTS", str(folder))
+    return folder

@@ -1,0 +1,237 @@
+"""The runner: order, skipping, stopping and resuming, on notebooks made here; and one real run of profile smoke."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from helpers import course
+from helpers.__main__ import _parameters, app
+from helpers.doctor import Machine, compare_with_lock, obstacles
+from helpers.errors import CourseError, SettingsError
+from helpers.metrics import MetricsFile
+from helpers.settings import ROOT, resolve
+
+PARAMETERS = "# Parameters\nprofile: str = 'mini'\nbeta: Optional[float] = None"
+OPEN = "run = open_run(globals())"
+
+
+def notebook(*cells):
+    """A notebook as JSON: text that starts with "# " and a title word is a heading, the rest is code."""
+
+    def cell(number, source):
+        if source.startswith("## "):
+            return {"cell_type": "markdown", "id": f"c{number}", "metadata": {}, "source": source}
+        tags = {"tags": ["parameters"]} if source.startswith("# Parameters") else {}
+        return {
+            "cell_type": "code",
+            "id": f"c{number}",
+            "metadata": tags,
+            "execution_count": None,
+            "outputs": [],
+            "source": source,
+        }
+
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    return json.dumps(
+        {"cells": [cell(*c) for c in enumerate(cells)], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two tiny notebooks; the second needs a file that does not exist yet. Each run of a notebook leaves a mark."""
+    folder = tmp_path / "notebooks {here}"
+    folder.mkdir()
+    imports = "from typing import Optional\nfrom pathlib import Path\nfrom helpers import open_run"
+    mark = "with Path({!r}).open('a') as file: file.write({!r})"
+    marks = str(tmp_path / "marks")
+    first = [imports, PARAMETERS, OPEN, mark.format(marks, "1"), "print(run.settings.beta)"]
+    wait = f"assert Path({str(tmp_path / 'needed')!r}).exists(), 'first line\\nthe last line'"
+    second = [imports, PARAMETERS, OPEN, "## The hard part", wait, mark.format(marks, "2")]
+    (folder / "01_first.ipynb").write_text(notebook(*first))
+    (folder / "02_second.ipynb").write_text(notebook(*second))
+    return folder
+
+
+def write_two(run):
+    """Stands in for finish_run: the toy notebooks train nothing."""
+    run.write_json("metrics.json", {"beta": run.settings.beta})
+    run.write_json("report.json", {})
+    return ["metrics.json", "report.json"]
+
+
+def marks(tmp_path):
+    path = tmp_path / "marks"
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_failing_cell_stops_the_run_and_the_next_one_resumes(folder, results, tmp_path, capfd):
+    go = lambda **options: course.run_course({}, folder=folder, finish=write_two, **options)  # noqa: E731
+    with pytest.raises(course.NotebookFailed) as stop:
+        go()
+    assert str(stop.value) == "02_second stopped at cell [4] (The hard part): AssertionError: the last line"
+    assert stop.value.copy == results / "mini/notebooks/02_second.failed.ipynb"
+    assert stop.value.copy.exists() and not (results / "mini/metrics.json").exists()
+    assert marks(tmp_path) == "1"
+
+    (tmp_path / "needed").touch()
+    run = go()
+    assert marks(tmp_path) == "12", "the first notebook was up to date"
+    assert not stop.value.copy.exists()
+    written = sorted(path.name for path in (run.folder / "notebooks").glob("*.ipynb"))
+    assert written == ["01_first.ipynb", "02_second.ipynb"]
+    before = (run.folder / "metrics.json").stat().st_mtime_ns
+    go()
+    assert marks(tmp_path) == "12" and (run.folder / "metrics.json").stat().st_mtime_ns == before
+    (run.folder / "notebooks/01_first.ipynb").write_text("damaged")
+    go()
+    assert marks(tmp_path) == "121"
+    go(only=["2"], force=True)
+    assert marks(tmp_path) == "1212"
+    said = capfd.readouterr()
+    assert "up to date" in said.out and "02_second" in said.out
+    assert said.err == "", "papermill and its kernels are quiet"
+
+
+def test_a_dead_kernel_is_named_with_its_cell(folder, results):
+    dies = notebook("x = 1", "## Too large", "import os\nos._exit(9)", "y = 2")
+    (folder / "00_dies.ipynb").write_text(dies)
+    with pytest.raises(
+        course.NotebookFailed, match=r"^00_dies stopped at cell \[2\] \(Too large\): its Python process"
+    ):
+        course.run_course({}, folder=folder, only=["0"])
+
+
+def test_parameters_reach_the_notebooks_and_change_what_is_up_to_date(folder, results, tmp_path):
+    (tmp_path / "needed").touch()
+    run = course.run_course({"beta": 0.3, "profile": "mini"}, folder=folder, finish=write_two)
+    assert run.name == "mini-beta=0.3"
+    cells = json.loads((run.folder / "notebooks/01_first.ipynb").read_text())["cells"]
+    injected = [cell for cell in cells if "injected-parameters" in cell["metadata"].get("tags", [])]
+    assert len(injected) == 1 and "".join(injected[0]["source"]).endswith("beta = 0.3\n")
+    assert "profile" not in "".join(injected[0]["source"]), "a default is not injected"
+    assert "".join(cells[-1]["outputs"][0]["text"]) == "0.3\n"
+    one, other = (course.fingerprint(folder / "01_first.ipynb", resolve(beta=beta)) for beta in (0.3, 0.2))
+    assert one != other
+
+
+def test_executed_copies_hold_no_paths_and_no_times(folder, results, tmp_path):
+    (tmp_path / "needed").touch()
+    run = course.run_course({}, folder=folder, finish=write_two)
+    nb = json.loads((run.folder / "notebooks/01_first.ipynb").read_text())
+    assert "papermill" not in nb["metadata"] and "version" not in nb["metadata"]["language_info"]
+    assert all(set(cell["metadata"]) <= {"tags"} for cell in nb["cells"])
+    assert [cell["execution_count"] for cell in nb["cells"]] == [1, 2, 3, 4, 5]
+
+
+def test_refresh_takes_the_outputs_of_an_up_to_date_reference_run_only(folder, results, tmp_path):
+    (tmp_path / "needed").touch()
+    with pytest.raises(CourseError, match="not up to date for 01_first, 02_second"):
+        course.refresh(folder)
+    course.run_course({"beta": 0.3}, folder=folder, finish=write_two)
+    with pytest.raises(CourseError, match="not up to date"):
+        course.refresh(folder)
+    course.run_course({"profile": "mini", "seed": 0}, folder=folder, finish=write_two)
+    assert [path.name for path in course.refresh(folder)] == ["01_first.ipynb", "02_second.ipynb"]
+    saved = json.loads((folder / "01_first.ipynb").read_text())["cells"]
+    assert saved[-1]["outputs"][0]["text"] == ["0.1\n"]
+    assert course.refresh(folder) == [], "saved outputs do not make the run stale"
+
+
+def test_select(folder):
+    named = lambda *only: [path.stem for path in course.select(only, folder)]  # noqa: E731
+    assert named() == named("1,2") == ["01_first", "02_second"]
+    assert named("2") == named("02") == named("02_second.ipynb") == ["02_second"]
+    with pytest.raises(SettingsError, match="no notebook is called '07': the course has 01_first, 02_second"):
+        named("1", "7")
+
+
+@pytest.mark.parametrize(
+    "pair, value",
+    [
+        ("beta=5e-2", 0.05),
+        ("dpo_learning_rate=5e-5", 5e-5),
+        ("seed=3", 3),
+        ("completion_only=false", False),
+        ("skip_malformed=True", True),
+        ("lora_targets=q_v", "q_v"),
+        ("policy=none", None),
+        ("train_pairs=1.5", "1.5"),  # left as text: resolve says what is wrong
+        ("beta=banana", "banana"),
+        ("bta=1", "1"),
+    ],
+)
+def test_command_line_values(pair, value):
+    parsed = _parameters([pair])[pair.split("=")[0]]
+    assert parsed == value and type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["-p", "bta=0.3"], "did you mean 'beta'?"),
+        (["-p", "beta=banana"], "beta"),
+        (["--profile", "papr"], "did you mean 'paper'?"),
+        (["-p", "beta"], "write -p name=value"),
+        (["-p", "seed=1", "--seed", "2"], "given twice"),
+        (["--dataset", "no/such/folder"], "no such folder"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(words, message, results, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    answer = CliRunner().invoke(app, ["run", *words])
+    assert answer.exit_code == 2
+    assert message in answer.stderr and answer.stderr.count("\n") == 1 and "Traceback" not in answer.stderr
+    assert not list(results.glob("*/notebooks"))
+
+
+def test_doctor_gives_reasons():
+    fine = Machine(cores=2, memory=8, disk=20, gpu=0, gpu_name="", packages=None, data=None)
+    assert obstacles("mini", fine) == obstacles("smoke", fine) == []
+    assert any("GPU" in reason for reason in obstacles("paper", fine))
+    assert obstacles("mini", fine._replace(memory=1))[0].startswith("needs")
+    assert obstacles("mini", fine._replace(data="policy is missing")) and not obstacles(
+        "local", fine._replace(data="policy is missing")
+    )
+
+
+def test_doctor_compares_with_the_lock():
+    pyproject = '[project]\ndependencies = ["pytest>=9", "no-such-package>=1"]'
+    assert compare_with_lock(pyproject, "pytest==0.1 \\\n") == (
+        ["no-such-package"],
+        [f"pytest {pytest.__version__} (lock: 0.1)"],
+    )
+
+
+@pytest.mark.slow
+def test_the_course_runs_from_one_command(results, tmp_path):
+    if not course.notebooks():
+        pytest.skip("no notebooks yet")
+    run = lambda: subprocess.run(  # noqa: E731
+        [sys.executable, "-m", "helpers", "run", "--profile", "smoke"],
+        cwd=ROOT,
+        env=os.environ | {"COURSE_RESULTS": str(results)},
+        capture_output=True,
+        text=True,
+    )
+    first = run()
+    assert first.returncode == 0, first.stdout + first.stderr
+    folder = results / "smoke"
+    metrics = (folder / "metrics.json").read_bytes()
+    assert MetricsFile.model_validate_json(metrics).profile == "smoke"
+    assert "SFT+DPO" in (folder / "report.html").read_text(encoding="utf-8")
+    executed = [path.name for path in sorted((folder / "notebooks").glob("[0-9]*.ipynb"))]
+    assert executed == [path.name for path in course.notebooks()]
+    second = run()
+    assert second.returncode == 0 and second.stdout.count("up to date") == len(executed)
+    assert (folder / "metrics.json").read_bytes() == metrics
+
+
+def test_metrics_file_refuses_strangers():
+    with pytest.raises(ValidationError):
+        MetricsFile.model_validate({"schema": 1, "stranger": 1})

@@ -1,0 +1,103 @@
+"""Figures: each can be drawn from small, odd or empty data, carries alt text with the figures, and shows with it."""
+
+import base64
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import plots
+from helpers.errors import CourseError
+from helpers.metrics import PUBLISHED, evaluate
+from helpers.published import table1
+
+MODELS = ("base", "sft", "dpo", "sft_dpo")
+
+
+def made_up(n=8, models=MODELS, seed=0) -> dict[str, pd.DataFrame]:
+    rng = np.random.default_rng(seed)
+    sides = ["harmful"] * n + ["helpful"] * n
+    frame = {"side": sides, "prompt": [f"prompt {i}" for i in range(2 * n)]}
+    return {m: pd.DataFrame(frame | {"score": rng.normal(-2.5, 1, 2 * n)}) for m in models}
+
+
+def made_up_log(steps=5) -> pd.DataFrame:
+    rows = []
+    for step in range(steps):
+        for split in ("train", "heldout"):
+            row = {"step": step, "split": split, "loss": 0.69 - 0.02 * step, "rewards_margins": 0.1 * step}
+            row |= {"rewards_chosen": -0.1 * step, "rewards_rejected": -0.2 * step, "rewards_accuracies": 0.5}
+            row |= {"logps_chosen": -50.0 - step, "logps_rejected": -50.0 - 2 * step}
+            rows.append(row | ({"generated_length": 20.0, "eos_rate": 0.9} if split == "heldout" else {}))
+    return pd.DataFrame(rows)
+
+
+FIGURES = {
+    "rates": lambda n: plots.rates(evaluate(made_up(n), PUBLISHED), table1()),
+    "rates of a sweep": lambda n: plots.rates(evaluate(made_up(n, ["beta 0.1", "beta 0.3"]), PUBLISHED), table1()),
+    "score_distributions": lambda n: plots.score_distributions(made_up(n), PUBLISHED),
+    "mean_scores": lambda n: plots.mean_scores(made_up(n)),
+    "per_prompt_scores": lambda n: plots.per_prompt_scores(made_up(n), "helpful"),
+    "per_prompt_scores of one": lambda n: plots.per_prompt_scores(made_up(n, ["base"]), "harmful"),
+    "length_histogram": lambda n: plots.length_histogram({"chosen": [20] * n, "rejected": range(n)}),
+    "dpo_dashboard": lambda n: plots.dpo_dashboard(made_up_log(n)),
+    "sft_curves": lambda n: plots.sft_curves(made_up_log(n)),
+    "training_curves": lambda n: plots.training_curves(made_up_log(n), ["loss", "rewards_margins"]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("n", [1, 8])
+def test_every_figure_draws_and_says_its_figures(name, n):
+    figure = FIGURES[name](n)
+    assert figure.png().startswith(b"\x89PNG")
+    assert len(figure.alt) > 40 and any(digit in figure.alt for digit in "0123456789") and "nan" not in figure.alt
+    assert "−0 " not in figure.alt and "−0.00" not in figure.alt
+
+
+def test_same_data_give_the_same_bytes_and_alt():
+    first, second = (FIGURES["rates"](8) for _ in range(2))
+    assert (first.png(), first.svg(), first.alt) == (second.png(), second.svg(), second.alt)
+
+
+def test_alt_text_quotes_the_rates():
+    evaluation = evaluate(made_up(), PUBLISHED)
+    assert f"SFT+DPO {evaluation.models['sft_dpo']['cas']}" in plots.rates(evaluation).alt
+    assert "Table 1" in plots.rates(evaluation, table1()).alt and "Table 1" not in plots.rates(evaluation).alt
+
+
+def test_dashboard_alt_quotes_first_and_last_heldout_values():
+    alt = plots.dpo_dashboard(made_up_log()).alt
+    assert "loss 0.69 to 0.61 on held-out data" in alt
+    assert "log-probabilities (rejected) −50.00 to −58.00" in alt
+
+
+def test_show_stores_the_alt_text_in_the_output(capsys, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("IPython.display.display", lambda data, **options: seen.update(data=data, **options))
+    figure = plots.mean_scores(made_up())
+    plots.show(figure)
+    assert base64.b64decode(seen["data"]["image/png"]) == figure.png()
+    assert seen["data"]["text/plain"] == seen["metadata"]["image/png"]["alt"] == figure.alt
+    assert seen["raw"] is True
+
+
+def test_a_figure_leaves_the_style_of_the_caller_alone():
+    before = dict(mpl.rcParams)
+    plots.mean_scores(made_up()).png()
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.training_curves(made_up_log(), ["no_such_column"]),
+        lambda: plots.sft_curves(pd.DataFrame({"step": [], "split": [], "loss": []})),
+        lambda: plots.per_prompt_scores(made_up(), "harmless"),
+        lambda: plots.length_histogram({"chosen": []}),
+    ],
+)
+def test_nothing_to_draw_is_told(draw):
+    with pytest.raises(CourseError):
+        draw()
