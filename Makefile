@@ -11,7 +11,8 @@ STAMP = .venv/installed
 # The requirement blocks of the lock that a torch at hand replaces.
 TORCH_BLOCKS = ^(torch==|triton==|nvidia-|cuda-)
 
-export COURSE_RESULTS ?= $(CURDIR)/results
+COURSE_RESULTS ?= $(CURDIR)/results
+export COURSE_RESULTS
 
 .PHONY: help course test lab lock clean
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from helpers import course, folders
 from helpers.errors import CourseError, DataError, SettingsError
+from helpers.execution import NotebookFailed
 from helpers.settings import ROOT, Settings, resolve, results_root
 
 START = Path.cwd()  # where the command was typed; notebooks run in the project root
@@ -162,7 +163,7 @@ def _explained() -> Iterator[None]:
     """Errors as one red line. Exit code 2: mend the parameters or the data; 1: it stopped while working."""
     try:
         yield
-    except course.NotebookFailed as error:
+    except NotebookFailed as error:
         _red(str(error))
         if error.copy:
             err.print(f"what had run: {_near(error.copy)}", markup=False, soft_wrap=True)

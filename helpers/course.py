@@ -8,35 +8,24 @@ results/RUN/notebooks/course.json           what each result was made from: an u
 from __future__ import annotations
 
 import json
-import logging
-import os
-import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from helpers import folders
 from helpers.errors import CourseError, SettingsError
+from helpers.execution import execute, write_clean
 from helpers.progress import Display
 from helpers.runs import Run, locate, open_run
 from helpers.settings import DATA_CACHE, ROOT, Resolved, Settings, resolve, results_root
 
 NOTEBOOKS = ROOT / "notebooks"
 LEDGER = "notebooks/course.json"
+RESULTS = "metrics and report"  # the last step of a whole run
 # Code that decides how the course is run and shown, not what a notebook computes.
-NOT_INSIDE_NOTEBOOKS = {"course.py", "progress.py", "doctor.py", "__main__.py"}
+NOT_INSIDE_NOTEBOOKS = {"course.py", "execution.py", "progress.py", "doctor.py", "__main__.py"}
 SWITCHES = ("profile", "recipe", "seed", "device")
-
-
-class NotebookFailed(CourseError):
-    """A cell raised an error or the kernel died. `copy` is the notebook as far as it ran, None if nothing ran."""
-
-    def __init__(self, notebook: str, where: str, reason: str, copy: Path | None) -> None:
-        super().__init__(f"{notebook} stopped at {where}: {reason}")
-        self.copy = copy
 
 
 # ---------------------------------------------------------------------------------------------- which notebooks
@@ -73,14 +62,14 @@ def fingerprint(notebook: Path, resolved: Resolved) -> str:
         [cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])]
         for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     ]
-    settings = resolved.settings
-    return folders.sha256_of_json([cells, settings.model_dump(), _helpers_and_data(), _own_sources(settings)])
+    given = _own_sources(resolved.settings)
+    return folders.sha256_of_json([cells, resolved.settings.model_dump(), _helpers_and_data(), given])
 
 
 @cache
 def _helpers_and_data() -> list[str]:
-    """sha256 of the sources and word lists in helpers/ and of the manifests in data_cache/; read once a process."""
-    sources = [path for path in sorted((ROOT / "helpers").rglob("*.*")) if path.suffix in {".py", ".toml"}]
+    """sha256 of everything in helpers/ that makes results and of data_cache/'s manifests; read once a process."""
+    sources = [path for path in sorted((ROOT / "helpers").rglob("*.*")) if path.suffix in {".py", ".toml", ".j2"}]
     used = [path for path in sources if path.name not in NOT_INSIDE_NOTEBOOKS]
     return [folders.sha256_of_file(path) for path in [*used, *sorted(DATA_CACHE.glob("*.json"))]]
 
@@ -117,99 +106,6 @@ class Ledger:
         return folders.sha256_of_file(path) if path.is_file() else None
 
 
-# ------------------------------------------------------------------------------------------------- one notebook
-
-
-def execute(notebook: Path, parameters: dict[str, Any], out: Path) -> None:
-    """Run one notebook from the project root with this Python and write it to `out`, whole or not at all.
-
-    Raises NotebookFailed at the first failing cell and leaves what had run beside `out` as NAME.failed.ipynb.
-    """
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial, failed = out.with_name(f".{out.stem}.partial.ipynb"), out.with_name(f"{out.stem}.failed.ipynb")
-    partial.unlink(missing_ok=True)
-    try:
-        with _quiet_kernel():
-            papermill.execute_notebook(
-                _braces_kept(notebook),
-                _braces_kept(partial),
-                parameters,
-                kernel_name="python3",
-                progress_bar=False,
-                log_output=False,
-                record_timing=False,
-                store_widget_state=False,
-                extra_arguments=["--IPKernelApp.log_level=50"],  # else every kernel warns of TCP, and of Ctrl-C
-                cwd=ROOT,
-            )
-    except (PapermillExecutionError, DeadKernelError, CellTimeoutError, RuntimeError) as error:
-        where, reason = "its start", _last_line(str(error)) or type(error).__name__
-        if partial.exists():
-            os.replace(partial, failed)
-            where = _failing_cell(json.loads(failed.read_text(encoding="utf-8"))["cells"])
-        if isinstance(error, PapermillExecutionError):
-            reason = f"{error.ename}: {_last_line(error.evalue)}"
-        elif isinstance(error, DeadKernelError):
-            reason = "its Python process died, most often for want of memory"
-        raise NotebookFailed(out.stem, where, reason, failed if failed.exists() else None) from error
-    _write_clean(partial, out)
-    partial.unlink()
-    failed.unlink(missing_ok=True)
-
-
-@contextmanager
-def _quiet_kernel() -> Iterator[None]:
-    """Papermill and the kernel it starts say nothing on the console, and the kernel is this environment's Python."""
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a python3 kernel installed for the user would come first
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _braces_kept(path: Path) -> str:
-    """Papermill fills {parameters} into paths; a brace that is part of the path must be doubled."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _failing_cell(cells: list[dict]) -> str:
-    """The cell that stopped, as "cell [7] (Heading above it)"."""
-    heading, number = "", 0
-    for cell in cells:
-        if cell["cell_type"] == "markdown":
-            found = re.findall(r"^#+ +(.+)$", "".join(cell["source"]), flags=re.M)
-            heading = found[-1] if found else heading
-        elif cell["cell_type"] == "code" and "".join(cell["source"]).strip():
-            number += 1
-            failed = any(output["output_type"] == "error" for output in cell["outputs"])
-            if failed or cell["execution_count"] is None:  # a kernel that died returned no number
-                break
-    return f"cell [{number}] ({heading})" if heading else f"cell [{number}]"
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-
-
-def _write_clean(source: Path, target: Path) -> None:
-    """Copy an executed notebook without what differs from run to run: paths, durations and widget state."""
-    nb = json.loads(source.read_text(encoding="utf-8"))
-    for key in ("papermill", "widgets"):
-        nb["metadata"].pop(key, None)
-    nb["metadata"].get("language_info", {}).pop("version", None)
-    for cell in nb["cells"]:
-        for key in ("papermill", "execution"):
-            cell["metadata"].pop(key, None)
-        if not cell["metadata"].get("tags", True):
-            del cell["metadata"]["tags"]
-    folders.write_json(target, nb)
-
-
 # ------------------------------------------------------------------------------------------------ the whole run
 
 
@@ -232,7 +128,8 @@ def run_course(
     print()
     lock = run.folder / "notebooks" / ".course.lock"
     lock.parent.mkdir(exist_ok=True)
-    with folders.one_at_a_time(lock, f"run {run.name}"), Display([path.stem for path in chosen]) as display:
+    steps = [path.stem for path in chosen] + ([] if only else [RESULTS])
+    with folders.one_at_a_time(lock, f"run {run.name}"), Display(steps) as display:
         ledger, made_from = Ledger(run.folder), {path.stem: fingerprint(path, resolved) for path in chosen}
         for path in chosen:
             if not force and ledger.is_current(path.stem, made_from[path.stem]):
@@ -242,10 +139,14 @@ def run_course(
                 execute(path, given, run.folder / "notebooks" / path.name)
             ledger.enter(path.stem, made_from[path.stem], [f"notebooks/{path.name}"])
         everything = folders.sha256_of_json(made_from)
-        if not only and (force or not ledger.is_current("results", everything)):
-            with display.working("metrics and report"):
-                files = (finish or finish_run)(run)
-            ledger.enter("results", everything, files)
+        if only:
+            return run
+        if not force and ledger.is_current(RESULTS, everything):
+            display.done(RESULTS, "up to date")
+            return run
+        with display.working(RESULTS):
+            files = (finish or finish_run)(run)
+        ledger.enter(RESULTS, everything, files)
     return run
 
 
@@ -296,6 +197,6 @@ def refresh(folder: Path = NOTEBOOKS) -> list[Path]:
     changed = []
     for path in notebooks(folder):
         before = path.read_bytes()
-        _write_clean(run / "notebooks" / path.name, path)
+        write_clean(run / "notebooks" / path.name, path)
         changed += [path] if path.read_bytes() != before else []
     return changed

@@ -48,7 +48,7 @@ def examine(console: Console) -> bool:
     facts.add_row("memory", f"{machine.memory:.0f} GB", "")
     facts.add_row("free disk", f"{machine.disk:.0f} GB", "where results/ lies")
     facts.add_row("GPU", f"{machine.gpu:.0f} GB" if machine.gpu else "none", machine.gpu_name)
-    facts.add_row("data_cache/", "damaged" if machine.data else "as its manifest says", machine.data or "")
+    facts.add_row("data_cache/", "not whole" if machine.data else "as its manifest says", machine.data or "")
     console.print(facts, markup=False)
     verdicts = {profile: obstacles(profile, machine) for profile in PROFILES}
     profiles = Table("profile", "runs here", "why not, or what else it needs")
@@ -138,6 +138,9 @@ def _data_problem() -> str | None:
     try:
         from helpers import cache
 
+        for part in (cache.DIALOGUES, cache.POLICY, cache.JUDGE):
+            if not (DATA_CACHE / part).is_dir():
+                return f"{part}/ is missing: use a complete checkout, or python -m helpers cache build"
         cache.verify()
     except CourseError as error:
         return str(error)

@@ -4,7 +4,10 @@ OPT's traps (see also notebook 05): opt-350m's config says float16, so a plain l
 dropout is functional, so nobody can switch it off after loading; its tokenizer puts ``</s>`` in front of every text.
 """
 
-from collections.abc import Iterable
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -27,13 +30,40 @@ from .errors import DataError
 REVISIONS = {
     "facebook/opt-350m": "08ab08cc4b72ff5593870b5d527cf4230323703c",
     "OpenAssistant/reward-model-deberta-v3-large-v2": "c355404efa9ad2ad069f3a197cae0523c14244fc",
-    "OpenAssistant/reward-model-deberta-v3-large-v2": "c355404efa9ad2ad069f3a197cae0523c14244fc",
 }
 REWARD_MAX_LENGTH = 512  # tokens of prompt and reply together that the judge reads
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the Hugging Face libraries' progress bars, advice and telemetry inside a ``with`` block."""
+    import datasets
+    import huggingface_hub
+    from transformers.utils import logging as library
+
+    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    dataset_bars, trl = not datasets.are_progress_bars_disabled(), logging.getLogger("trl")
+    level = trl.level
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    datasets.disable_progress_bars()
+    trl.setLevel(logging.ERROR)
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # else TRL reports every training
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library.set_verbosity(verbosity)
+        trl.setLevel(level)
+        if bars:
+            library.enable_progress_bar()
+        if dataset_bars:
+            datasets.enable_progress_bars()
+
+
 def pick_device(wanted: str) -> str:
-    """ "cpu" or "cuda"; "auto" takes the GPU when there is one. Raises DataError when a wanted GPU is not there."""
+    """The torch device for the setting: auto takes a GPU if there is one. Raises DataError when cuda is not there."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise DataError("device is 'cuda' but torch sees no GPU here: set device to 'cpu' or 'auto'")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
@@ -56,7 +86,11 @@ def load_policy(source: str | Path, *, dropout: float = 0.0, device: str = "auto
 def load_reward_model(source: str | Path, device: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A sequence classifier with one logit, float32 and eval mode, and its tokenizer, which cuts from the left."""
     model = _load(AutoModelForSequenceClassification, source, dtype=torch.float32, num_labels=1)
-    tokenizer = load_tokenizer(source)
+    try:
+        # tokenizer.json as it is: DebertaV2Tokenizer rebuilds the normaliser and turns "…" or a hard space into [UNK].
+        tokenizer = _load(PreTrainedTokenizerFast, source)
+    except DataError:
+        tokenizer = load_tokenizer(source)
     tokenizer.truncation_side = "left"
     return model.to(pick_device(device)).eval(), tokenizer
 
@@ -68,7 +102,8 @@ def _load(kind, source: str | Path, **options):
     if not local and name.count("/") != 1:
         raise DataError(f"model {name!r} is neither a folder nor a hub id: check policy= or reward_model=")
     try:
-        return kind.from_pretrained(name, revision=None if local else REVISIONS.get(name), **options)
+        with quiet():
+            return kind.from_pretrained(name, revision=None if local else REVISIONS.get(name), **options)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise DataError(
@@ -81,8 +116,9 @@ def save_model(model: PreTrainedModel, tokenizer, folder: str | Path, *, dtype: 
     if dtype is not None:
         model = model.to(dtype)
         model.config.dtype = dtype
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def merge_adapter(policy: str | Path, adapter: str | Path, out: str | Path) -> None:
@@ -103,7 +139,7 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
 
 
 def train_policy_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with OPT's conventions: <s> 0, <pad> 1, </s> 2, <unk> 3, and </s> before every text."""
+    """A byte-level BPE tokenizer with OPT's conventions: <s> 0, <pad> 1, </s> 2, <unk> 3; </s> opens every text."""
     tokenizer = _byte_bpe(texts, vocab_size, ["<s>", "<pad>", "</s>", "<unk>"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", 2)]
@@ -141,8 +177,10 @@ def _byte_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Toke
     return tokenizer
 
 
-def new_policy(tokenizer, *, seed: int, hidden: int = 256, layers: int = 4, positions: int = 512) -> OPTForCausalLM:
-    """A small OPT with random weights and OPT-350M's peculiarities: post-norm, and embeddings narrower than the model."""
+def new_policy(
+    tokenizer, *, seed: int, hidden: int = 192, layers: int = 4, positions: int = 512, dropout: float = 0.1
+) -> OPTForCausalLM:
+    """A small OPT with random weights and OPT-350M's peculiarities: post-norm, embeddings narrower than the layers."""
     torch.manual_seed(seed)
     config = OPTConfig(
         vocab_size=len(tokenizer),
@@ -155,6 +193,7 @@ def new_policy(tokenizer, *, seed: int, hidden: int = 256, layers: int = 4, posi
         max_position_embeddings=positions,
         dropout=dropout,
         attention_dropout=0.0,
+        init_std=hidden**-0.5,  # OPT's 0.02 suits 1,024 dimensions: a narrow post-norm model stays at word frequencies
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

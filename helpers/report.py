@@ -14,9 +14,8 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from . import plots
-from .errors import StageError
-from .metrics import METRIC_NAMES, METRICS, Comparison, Evaluation, label
+from . import folders, plots
+from .metrics import METRIC_NAMES, METRICS, Comparison, Evaluation, Rate, label
 from .pictures import number
 from .published import table1
 
@@ -26,15 +25,16 @@ LEVEL = 0.05  # a difference is called one when its Holm-adjusted p-value is bel
 WORLDS = {
     "smoke": "A small OPT policy and a small DeBERTa judge that come with the course, on a few dozen synthetic pairs. "
     "A smoke run shows that every part works; its figures mean nothing.",
-    "mini": "A small OPT policy and a small DeBERTa judge that come with the course, on synthetic dialogues made for it.",
-    "local": "A small OPT policy and a small DeBERTa judge, both trained by this run, on a local folder of preference pairs.",
+    "mini": "A small OPT policy and a small DeBERTa judge that come with the course, on synthetic dialogues.",
+    "local": "A small OPT policy and a small DeBERTa judge, both trained by this run, on a local folder of "
+    "preference pairs.",
     "paper": "OPT-350M, Anthropic's HH-RLHF and the reward model that the paper used.",
 }
 RECIPES = {
-    "published": "It follows the published recipe, faults included: loss on the whole dialogue, dropout left on, LoRA on the "
-    "query and value projections, no closing cue.",
-    "recommended": "It follows the recommended recipe: loss on the completion, no dropout, LoRA on all linear layers, prompts "
-    "that end with the closing cue.",
+    "published": "It follows the published recipe, faults included: loss on the whole dialogue, dropout left on, LoRA "
+    "on the query and value projections, no closing cue.",
+    "recommended": "It follows the recommended recipe: loss on the completion, no dropout, LoRA on all linear layers, "
+    "prompts that end with the closing cue.",
 }
 RULES = {
     "published": "the paper's cut-offs",
@@ -64,16 +64,13 @@ def write_report(path: Path, **inputs: Any) -> Path:
     path = Path(path)
     page = build_report(**{"name": path.resolve().parent.name} | inputs)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
+    with folders.plain_disk_errors(f"writing {path.name}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(page, encoding="utf-8")
-        new.replace(path)
-    except OSError as error:
-        raise StageError(
-            f"cannot write {path.name}: {error.strerror}; free the disk or choose another folder"
-        ) from error
-    finally:
-        new.unlink(missing_ok=True)
+        try:
+            new.write_text(page, encoding="utf-8")
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
     return path
 
 
@@ -102,12 +99,13 @@ def build_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         name=name or settings["profile"],
         settings=settings,
         world=WORLDS[settings["profile"]],
         recipe=RECIPES[settings["recipe"]],
         standing=standing(settings),
+        changes=changes(settings_table),
         headline=headline(evaluation),
         summary=_summary(evaluation, published),
         comparisons=[(c, METRIC_NAMES[c.metric], reading(c)) for c in evaluation.comparisons],
@@ -115,31 +113,41 @@ def build_report(
         thresholds=evaluation.thresholds,
         published_rule=_published_rule(evaluation),
         figures={key: Drawing.of(figure) for key, figure in _figures(evaluation, scores, published).items()},
-        training={label(model): _training(model, log) for model, log in logs.items()},
+        training=[_training(model, log) for model, log in logs.items()],
         settings_rows=_settings_rows(settings_table),
         versions={package: version for package, version in versions.items() if version},
         command=command(settings_table),
         metric_names=METRIC_NAMES,
         meanings=MEANINGS,
         names=label,
+        level=LEVEL,
         number=number,
         p_value=p_value,
     )
+    return page.replace(" %", "\N{NO-BREAK SPACE}%")  # a percent sign never starts a line
 
 
 def standing(settings: Mapping[str, Any]) -> str:
     """How this run stands to the paper: whether its figures can be set against Table 1 at all."""
-    differences = []
-    if settings["profile"] != "paper":
-        differences.append("other models, other data and another judge")
-    if settings["recipe"] != "published":
-        differences.append("another recipe")
+    differences = ["models, data and judge"] if settings["profile"] != "paper" else []
+    differences += ["recipe"] if settings["recipe"] != "published" else []
     if differences:
+        what = " and its ".join(differences) + (" differs" if differences == ["recipe"] else " differ")
         return (
-            f"This run is not a replication of the paper: it has {', and '.join(differences)}. "
-            "The paper's figures stand beside it for orientation, not as a target."
+            f"This run is not a replication of the paper: its {what} from the paper's. "
+            "Table 1 stands beside it for orientation, not as a target."
         )
-    return "This run repeats the paper's recipe with its models and data; seed, hardware and library versions differ."
+    return (
+        "This run repeats the paper's recipe with its models and data, apart from what is changed by hand; "
+        "seed, hardware and library versions differ."
+    )
+
+
+def changes(settings_table: pd.DataFrame) -> str:
+    """What the reader set besides switches and seed, as "beta = 0.3, lora_rank = 32"; empty where nothing was."""
+    given = settings_table[settings_table["from"] == "you"]
+    aside = {"profile", "recipe", "seed", "run"}
+    return ", ".join(f"{row.setting} = {row.value}" for row in given.itertuples() if row.setting not in aside)
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -147,7 +155,8 @@ def headline(evaluation: Evaluation) -> str:
     best = max(evaluation.models, key=lambda model: evaluation.models[model]["cas"].value)
     rate = evaluation.models[best]["cas"]
     found = [c for c in evaluation.comparisons if c.p_adjusted < LEVEL]
-    first = f"{label(best)} has the highest combined score, {rate.value:.1f} % (95 % interval {rate.low:.1f} to {rate.high:.1f})."
+    range_ = f"95 % interval {rate.low:.1f} to {rate.high:.1f}"
+    first = f"{label(best)} has the highest combined score, {rate.value:.1f} % ({range_})."
     rivals = [c for c in evaluation.comparisons if c.metric == "cas" and best in (c.a, c.b) and c not in found]
     tied = [label(c.a if c.b == best else c.b) for c in rivals]
     if tied:
@@ -156,14 +165,18 @@ def headline(evaluation: Evaluation) -> str:
 
 
 def reading(comparison: Comparison) -> str:
-    """One line on a comparison, from its own numbers: which model is better, by how much, and whether that can be said."""
+    """One line on a comparison, from its own numbers: which model is better and by how much, if that can be said."""
     c = comparison
-    a, b = label(c.a), label(c.b)
-    if c.p_adjusted >= LEVEL:
-        return f"Not told apart: anything from {number(c.low, 1)} to {number(c.high, 1)} points fits these prompts."
-    better, worse, sign = (b, a, 1) if c.difference > 0 else (a, b, -1)
-    low, high = sorted((sign * c.low, sign * c.high))
-    return f"{better} is ahead of {worse} by {number(abs(c.difference), 1)} points ({number(low, 1)} to {number(high, 1)})."
+    if c.p_adjusted < LEVEL:
+        better, worse, sign = (c.b, c.a, 1) if c.difference > 0 else (c.a, c.b, -1)
+        low, high = (number(limit, 1) for limit in sorted((sign * c.low, sign * c.high)))
+        return f"{label(better)} is ahead of {label(worse)} by {number(abs(c.difference), 1)} points ({low} to {high})."
+    if c.p_value < LEVEL:
+        return "Not told apart: it would hold alone, but not among all pairs of models."
+    spread = (
+        f" The data fit anything from {number(c.low, 1)} to {number(c.high, 1)} points." if c.low <= 0 <= c.high else ""
+    )
+    return "Not told apart." + spread
 
 
 def p_value(p: float) -> str:
@@ -180,7 +193,7 @@ def command(settings_table: pd.DataFrame) -> str:
     return "python -m helpers run " + " ".join(f"-p {shlex.quote(option)}" for option in options)
 
 
-def _summary(evaluation: Evaluation, published: pd.DataFrame) -> list[tuple[str, list[tuple[Any, str | None]]]]:
+def _summary(evaluation: Evaluation, published: pd.DataFrame) -> list[tuple[str, list[tuple[Rate, str | None]]]]:
     """Rows of the first table: a model, and for each metric its rate and the paper's figure where there is one."""
     rows = []
     for model, rates in evaluation.models.items():
@@ -189,13 +202,11 @@ def _summary(evaluation: Evaluation, published: pd.DataFrame) -> list[tuple[str,
     return rows
 
 
-def _published_rule(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
+def _published_rule(evaluation: Evaluation) -> list[tuple[str, list[Rate]]]:
     """The same responses under the paper's cut-offs; empty where those are in force anyway."""
     if evaluation.thresholds.rule == "published":
         return []
-    return [
-        (label(model), [str(rates[m]) for m in METRICS]) for model, rates in evaluation.models_published_rule.items()
-    ]
+    return [(label(model), [rates[m] for m in METRICS]) for model, rates in evaluation.models_published_rule.items()]
 
 
 def _figures(

@@ -17,11 +17,11 @@ import pandas as pd
 from . import metrics, preferences
 from .dialogues import left_truncate
 from .errors import DataError, StageError
+from .metrics import LABELS
 from .runs import Run, locate
 from .settings import DATA_CACHE
 
-MODELS = ("base", "sft", "dpo", "sft_dpo")
-LABELS = {"base": "Base", "sft": "SFT", "dpo": "DPO", "sft_dpo": "SFT+DPO"}
+MODELS = tuple(LABELS)
 STARTS_FROM = {"sft": "base", "dpo": "base", "sft_dpo": "sft"}
 
 EMBEDDED = {
@@ -351,4 +351,4 @@ def thresholds(run: Run, rule: str | None = None) -> metrics.Thresholds:
 
 def evaluation(run: Run, rule: str | None = None) -> metrics.Evaluation:
     """HmR, HpR and CAS of the four models with intervals, and all paired comparisons."""
-    return metrics.evaluate({name: scores(run, name) for name in MODELS}, thresholds(run, rule))
+    return metrics.evaluate({name: scores(run, name) for name in MODELS}, thresholds(run, rule), seed=run.settings.seed)

@@ -14,7 +14,17 @@ import pandas as pd
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from . import training_loop as loop
-from .models import load_policy, load_reward_model, load_tokenizer, merge_adapter, new_policy, quiet, save_model
+from .folders import read_json, write_json
+from .models import (
+    REWARD_MAX_LENGTH,
+    load_policy,
+    load_reward_model,
+    load_tokenizer,
+    merge_adapter,
+    new_policy,
+    quiet,
+    save_model,
+)
 from .scoring import encode_pairs
 
 if TYPE_CHECKING:
@@ -25,7 +35,6 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
 
 BATCH = 16  # rows a step where no setting says it: pre-training and the reward model
-REWARD_MAX_LENGTH = 512
 
 
 def pretrain(
@@ -162,9 +171,17 @@ def train_dpo(
         lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
         exact = settings.dropout == 0 and settings.lora_dropout == 0
         loop.run(trainer, settings, lengths, prompts=heldout["prompt"], starts_at_ln_2=exact, progress=progress)
-        trainer.model.save_pretrained(out / "adapter")
+        _save_adapter(trainer.model, out / "adapter")
         merge_adapter(policy, out / "adapter", out / "model")
         loop.report(trainer, out, counts)
+
+
+def _save_adapter(model, folder: Path) -> None:
+    """Write the adapter without the path of the policy it was trained on: equal runs give equal files anywhere."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()
+    config = folder / "adapter_config.json"
+    write_json(config, read_json(config) | {"base_model_name_or_path": None})
 
 
 def _dpo_rows(pairs: pd.DataFrame, explicit_prompt: bool) -> pd.DataFrame:
@@ -211,7 +228,8 @@ def train_reward_model(
 
 def _reward_rows(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
     """Columns chosen_ids and rejected_ids: [CLS] prompt [SEP] completion [SEP]."""
-    answers = ("chosen", "rejected")
-    return pd.DataFrame(
-        {f"{a}_ids": encode_pairs(tokenizer, list(pairs["prompt"]), list(pairs[a]), REWARD_MAX_LENGTH) for a in answers}
-    )
+    encoded = {
+        f"{side}_ids": encode_pairs(tokenizer, pairs["prompt"], pairs[side])["input_ids"]
+        for side in ("chosen", "rejected")
+    }
+    return pd.DataFrame(encoded)

@@ -223,7 +223,7 @@ def run(
     starts_at_ln_2: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Train, from the last whole checkpoint if there is one. `lengths`: tokens of each row. `progress`: (step, steps)."""
+    """Train, from the last whole checkpoint if there is one. `lengths` are the tokens of each row."""
     args = trainer.args
     if settings.recipe == "recommended":  # the published one drew rows one by one
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps

@@ -1,19 +1,25 @@
 """The runner: order, skipping, stopping and resuming, on notebooks made here; and one real run of profile smoke."""
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
-from pydantic import ValidationError
+from rich.console import Console
 from typer.testing import CliRunner
 
-from helpers import course
-from helpers.__main__ import _parameters, app
+from helpers import course, stages
+from helpers.__main__ import _four_models, _parameters, app
 from helpers.doctor import Machine, compare_with_lock, obstacles
 from helpers.errors import CourseError, SettingsError
-from helpers.metrics import MetricsFile
+from helpers.execution import NotebookFailed
+from helpers.metrics import PUBLISHED, MetricsFile, evaluate
+from helpers.runs import open_run
 from helpers.settings import ROOT, resolve
 
 PARAMETERS = "# Parameters\nprofile: str = 'mini'\nbeta: Optional[float] = None"
@@ -72,7 +78,7 @@ def marks(tmp_path):
 
 def test_a_failing_cell_stops_the_run_and_the_next_one_resumes(folder, results, tmp_path, capfd):
     go = lambda **options: course.run_course({}, folder=folder, finish=write_two, **options)  # noqa: E731
-    with pytest.raises(course.NotebookFailed) as stop:
+    with pytest.raises(NotebookFailed) as stop:
         go()
     assert str(stop.value) == "02_second stopped at cell [4] (The hard part): AssertionError: the last line"
     assert stop.value.copy == results / "mini/notebooks/02_second.failed.ipynb"
@@ -101,9 +107,7 @@ def test_a_failing_cell_stops_the_run_and_the_next_one_resumes(folder, results, 
 def test_a_dead_kernel_is_named_with_its_cell(folder, results):
     dies = notebook("x = 1", "## Too large", "import os\nos._exit(9)", "y = 2")
     (folder / "00_dies.ipynb").write_text(dies)
-    with pytest.raises(
-        course.NotebookFailed, match=r"^00_dies stopped at cell \[2\] \(Too large\): its Python process"
-    ):
+    with pytest.raises(NotebookFailed, match=r"^00_dies stopped at cell \[2\] \(Too large\): its Python process"):
         course.run_course({}, folder=folder, only=["0"])
 
 
@@ -208,6 +212,29 @@ def test_doctor_compares_with_the_lock():
     )
 
 
+def test_the_end_of_a_run_is_metrics_and_a_report(results, monkeypatch):
+    """finish_run on invented scores: the same inputs give the same bytes, and the command line shows the table."""
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame({"side": ["harmful", "helpful"] * 20, "subset": "harmless-base", "line": range(40)})
+    rows = rows.assign(
+        prompt=[f"\n\nHuman: {n}\n\nAssistant:" for n in range(40)], response=" Yes.", tokens=3, ended=True
+    )
+    scores = {name: rows.assign(score=random.normal(-2.5, 1, 40)) for name in stages.MODELS}
+    log = pd.DataFrame(
+        {"step": [0, 5, 10], "epoch": [0, 0.5, 1], "split": ["heldout", "train", "heldout"], "loss": 0.69}
+    )
+    monkeypatch.setattr(stages, "scores", lambda run, name: scores[name])
+    monkeypatch.setattr(stages, "training_log", lambda run, name: log)
+    monkeypatch.setattr(stages, "evaluation", lambda run: evaluate(scores, PUBLISHED, run.settings.seed))
+    run = open_run()
+    first = [(run.folder / name).read_bytes() for name in course.finish_run(run)]
+    assert MetricsFile.model_validate_json(first[0]).models.keys() == set(stages.MODELS)
+    assert first == [(run.folder / name).read_bytes() for name in course.finish_run(run)]
+    shown = Console(width=100, file=io.StringIO())
+    shown.print(_four_models(json.loads(first[0])))
+    assert "SFT+DPO" in shown.file.getvalue() and re.search(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", shown.file.getvalue())
+
+
 @pytest.mark.slow
 def test_the_course_runs_from_one_command(results, tmp_path):
     if not course.notebooks():
@@ -228,10 +255,5 @@ def test_the_course_runs_from_one_command(results, tmp_path):
     executed = [path.name for path in sorted((folder / "notebooks").glob("[0-9]*.ipynb"))]
     assert executed == [path.name for path in course.notebooks()]
     second = run()
-    assert second.returncode == 0 and second.stdout.count("up to date") == len(executed)
+    assert second.returncode == 0 and second.stdout.count("up to date") == len(executed) + 1
     assert (folder / "metrics.json").read_bytes() == metrics
-
-
-def test_metrics_file_refuses_strangers():
-    with pytest.raises(ValidationError):
-        MetricsFile.model_validate({"schema": 1, "stranger": 1})
