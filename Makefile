@@ -30,7 +30,7 @@ course: $(STAMP)
 # The notebooks run in order and share one results folder: a stage is built once, or taken from a course run before.
 test: $(STAMP)
 	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval-lax notebooks
+	$(BIN)/python -m pytest --nbval-lax --nbval-kernel-startup-timeout 300 notebooks
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

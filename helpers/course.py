@@ -129,7 +129,8 @@ def run_course(
     lock = run.folder / "notebooks" / ".course.lock"
     lock.parent.mkdir(exist_ok=True)
     steps = [path.stem for path in chosen] + ([] if only else [RESULTS])
-    with folders.one_at_a_time(lock, f"run {run.name}"), Display(steps) as display:
+    alone, plainly = folders.one_at_a_time(lock, f"run {run.name}"), folders.plain_disk_errors("running the course")
+    with plainly, alone, Display(steps) as display:
         ledger, made_from = Ledger(run.folder), {path.stem: fingerprint(path, resolved) for path in chosen}
         for path in chosen:
             if not force and ledger.is_current(path.stem, made_from[path.stem]):

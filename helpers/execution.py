@@ -45,6 +45,7 @@ def execute(notebook: Path, parameters: dict[str, Any], out: Path) -> None:
                 _braces_kept(partial),
                 parameters,
                 progress_bar=False,
+                start_timeout=300,  # seconds: a busy machine is slow to start a kernel
                 log_output=False,
                 record_timing=False,
                 store_widget_state=False,
@@ -93,14 +94,15 @@ def _braces_kept(path: Path) -> str:
 def _failing_cell(cells: list[dict]) -> str:
     """The cell that stopped, the last one that papermill started, as "cell [7] (Heading above it)"."""
     heading, number = "", 0
-    for cell in cells:
-        if cell["metadata"].get("papermill", {}).get("status") == "pending":
-            break
+    started = [n for n, cell in enumerate(cells) if cell["metadata"].get("papermill", {}).get("start_time")]
+    for cell in cells[: max(started, default=-1) + 1]:
         if cell["cell_type"] == "markdown":
             found = re.findall(r"^#+ +(.+)$", "".join(cell["source"]), flags=re.M)
             heading = found[-1] if found else heading
         elif "".join(cell["source"]).strip():
             number += 1
+    if not number:
+        return "its start"
     return f"cell [{number}] ({heading})" if heading else f"cell [{number}]"
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 import torch
 from transformers import GenerationConfig
 
-from .models import load_policy, load_tokenizer
+from .errors import SettingsError
+from .models import load_policy, load_tokenizer, quiet
 
 
 def generate(
@@ -25,6 +26,8 @@ def generate(
     positions from the attention mask, so padding changes nothing), and answers come back in the order given.
     Returns a DataFrame with columns response (text without EOS, not stripped), tokens (generated, with EOS) and
     ended (whether the model said EOS before ``max_new_tokens``). ``progress`` is told (done, all) after a batch.
+    A prompt that leaves no room for the answer loses its oldest tokens; SettingsError when none would be left. The
+    model comes back in the mode, training or not, it was given in.
     """
     model, tokenizer = (
         policy if isinstance(policy, tuple) else (load_policy(policy, device=device), load_tokenizer(policy))
@@ -32,26 +35,41 @@ def generate(
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
+        num_beams=1,
+        use_cache=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    ids = tokenizer(list(prompts))["input_ids"]
+    room = model.config.max_position_embeddings - max_new_tokens
+    if room < 2:
+        raise SettingsError(f"max_new_tokens = {max_new_tokens} leaves no room for a prompt: lower it")
+    ids = [_newest(row, room, tokenizer) for row in tokenizer(list(prompts))["input_ids"]] if len(prompts) else []
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
     answers: list[tuple[str, int, bool]] = [("", 0, False)] * len(ids)
     was_training = model.training
     model.eval()
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = _left_pad([ids[i] for i in rows], tokenizer.pad_token_id, model.device)
-        with torch.inference_mode():
-            output = model.generate(**batch, generation_config=settings)
-        for row, new in zip(rows, output[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-            answers[row] = _read(new, tokenizer)
-        if progress:
-            progress(start + len(rows), len(order))
-    model.train(was_training)
+    try:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = _left_pad([ids[i] for i in rows], tokenizer.pad_token_id, model.device)
+            with quiet(), torch.inference_mode():
+                output = model.generate(**batch, generation_config=settings)
+            for row, new in zip(rows, output[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+                answers[row] = _read(new, tokenizer)
+            if progress:
+                progress(start + len(rows), len(order))
+    finally:
+        model.train(was_training)
     return pd.DataFrame(answers, columns=["response", "tokens", "ended"])
+
+
+def _newest(ids: list[int], room: int, tokenizer) -> list[int]:
+    """The last ``room`` tokens, still behind BOS where there is one."""
+    if len(ids) <= room:
+        return ids
+    start = ids[:1] if ids[0] == tokenizer.bos_token_id else []
+    return start + ids[len(ids) - room + len(start) :]
 
 
 def _left_pad(rows: list[list[int]], pad: int, device) -> dict[str, torch.Tensor]:
@@ -64,4 +82,5 @@ def _left_pad(rows: list[list[int]], pad: int, device) -> dict[str, torch.Tensor
 def _read(new: list[int], tokenizer) -> tuple[str, int, bool]:
     ended = tokenizer.eos_token_id in new
     length = new.index(tokenizer.eos_token_id) if ended else len(new)
-    return tokenizer.decode(new[:length], clean_up_tokenization_spaces=False), length + ended, ended
+    response = tokenizer.decode(new[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return response, length + ended, ended

@@ -40,8 +40,10 @@ def score(
 
 
 def encode_pairs(tokenizer, prompts: Sequence[str], responses: Sequence[str], max_length: int = REWARD_MAX_LENGTH):
-    """Token ids of (prompt, response) pairs, not padded. A response longer than the judge reads keeps its beginning."""
-    responses = [_beginning(tokenizer, response, max_length // 2) for response in responses]
+    """Token ids of (prompt, response) pairs, not padded. A response that alone fills the row loses its end."""
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=True) - 1  # one token of the prompt stays
+    responses = [_beginning(tokenizer, response, room) for response in responses]
+    tokenizer.truncation_side = "left"
     return tokenizer(list(prompts), responses, truncation="only_first", max_length=max_length)
 
 

@@ -1,0 +1,209 @@
+import hashlib
+import json
+import math
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+import tiny
+from helpers import models, training
+from helpers import training_loop as loop
+from helpers.errors import CourseError, DataError
+
+PAIRS = tiny.made_up(34, seed=1)
+TRAIN, HELDOUT = PAIRS[:22].reset_index(drop=True), PAIRS[22:].reset_index(drop=True)
+PUBLISHED = {"recipe": "published", "sft_batch_size": 2, "dpo_batch_size": 2, "gradient_accumulation": 2}
+
+
+def sft(out, progress=None, **given):
+    training.train_sft(tiny.policy_folder(), TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
+
+
+def dpo(out, progress=None, **given):
+    training.train_dpo(tiny.policy_folder(), TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
+
+
+def judge(out, progress=None, **given):
+    tokenizer = tiny.judge()[1]
+    fresh = models.new_reward_model(tokenizer, seed=0, hidden=64, layers=1)
+    given = {"reward_epochs": 6.0} | given
+    training.train_reward_model(fresh, tokenizer, TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
+
+
+def pretrain(out, progress=None, **given):
+    whole = [list(rows["prompt"] + rows["chosen"]) for rows in (TRAIN, HELDOUT)]
+    given = {"pretrain_epochs": 6.0} | given
+    training.pretrain(tiny.policy_folder(), *whole, tiny.settings(**given), out, progress=progress)
+
+
+def fingerprint(out):
+    names = [*out.glob("model/*"), *out.glob("adapter/*"), out / "log.csv", out / "summary.json"]
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in names}
+
+
+class Killed(Exception):
+    pass
+
+
+CASES = {"sft": (sft, {}), "sft-published": (sft, PUBLISHED), "dpo": (dpo, {}), "dpo-published": (dpo, PUBLISHED)}
+CASES |= {"judge": (judge, {}), "pretrain": (pretrain, {})}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_training_goes_on_to_the_same_bytes(case, tmp_path, capfd):
+    train, given = CASES[case]
+    steps = []
+    train(tmp_path / "whole", progress=lambda step, last: steps.append((step, last)), **given)
+    last = steps[-1][0]
+    assert steps == [(step, last) for step in range(1, last + 1)] and last >= 10
+    capfd.readouterr()
+
+    def kill(step, last):
+        if step == last - 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", progress=kill, **given)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    (whole,) = checkpoints.glob("checkpoint-*")
+    half = checkpoints / "checkpoint-99"  # a checkpoint that was being written when the power went
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    resumed = []
+    train(tmp_path / "killed", progress=lambda step, last: resumed.append(step), **given)
+    assert resumed[0] == int(whole.name.split("-")[1]) + 1 > last // 2
+    assert not half.exists()
+    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
+    assert capfd.readouterr() == ("", "")
+
+
+def read(out):
+    return pd.read_csv(out / "log.csv"), json.loads((out / "summary.json").read_text())
+
+
+def test_sft_log_and_summary(tmp_path):
+    sft(tmp_path, sft_learning_rate=5e-3)
+    log, summary = read(tmp_path)
+    heldout = log[log["split"] == "heldout"]
+    assert set(log["split"]) == {"train", "heldout"}
+    assert heldout["step"].iloc[0] == 0 and heldout["step"].iloc[-1] == summary["steps"] == 12 and len(heldout) == 6
+    assert heldout["generated_length"].between(1, 4).all() and heldout["eos_rate"].between(0, 1).all()
+    assert heldout["loss"].iloc[-1] < heldout["loss"].iloc[0]
+    assert {"grad_norm", "learning_rate", "epoch"} <= set(log.columns)
+    assert summary["rows_given"] == summary["rows_used"] == 22 and summary["rows_dropped"] == summary["rows_cut"] == 0
+    assert summary["trainable_parameters"] == summary["parameters"]
+    assert summary["example"]["first_ids"][0] == 2 != summary["example"]["first_ids"][1]
+    assert summary["example"]["last_ids"][-1] == 2 != summary["example"]["last_ids"][-2]
+    assert summary["first_loss"] == log.loc[log["split"] == "train", "loss"].iloc[0]
+    before, after = tiny.policy()[0], models.load_policy(tmp_path / "model", dropout=0.0, device="cpu")
+    assert not torch.equal(before.lm_head.weight, after.lm_head.weight)
+
+
+def test_dpo_starts_at_ln_2_and_trains_the_adapter_alone(tmp_path):
+    dpo(tmp_path, dpo_learning_rate=5e-3)
+    log, summary = read(tmp_path)
+    first = log.iloc[0]
+    assert (first["step"], first["split"]) == (0, "heldout")
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) == summary["first_loss"]
+    assert first["rewards_margins"] == 0 and first["rewards_accuracies"] == 0
+    heldout = log[log["split"] == "heldout"]
+    assert heldout["loss"].iloc[-1] < math.log(2) and heldout["rewards_margins"].iloc[-1] > 0
+    assert {"rewards_chosen", "rewards_rejected", "logps_chosen", "logps_rejected", "entropy"} <= set(log.columns)
+    assert 0 < summary["trainable_parameters"] < summary["parameters"] / 2
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None
+    assert {"q_proj", "project_in", "fc1"} <= set(config["target_modules"])
+
+
+def test_published_dpo_adapts_q_and_v_of_whole_dialogues(tmp_path):
+    dpo(tmp_path, **PUBLISHED, dpo_learning_rate=1e-4)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert set(config["target_modules"]) == {"q_proj", "v_proj"} and config["lora_dropout"] == 0.05
+    log, summary = read(tmp_path)
+    assert log["loss"].iloc[0] == pytest.approx(math.log(2), abs=1e-6)  # no dropout when evaluating
+    assert abs(summary["first_loss"] - math.log(2)) > 1e-4  # and dropout in training, which nothing can switch off
+
+
+def test_dropout_that_nobody_asked_for_is_found(tmp_path, monkeypatch):
+    def with_dropout(source, *, dropout, device):
+        return models.load_policy(source, dropout=0.2, device=device)
+
+    monkeypatch.setattr(training, "load_policy", with_dropout)
+    with pytest.raises(CourseError, match="ln 2.*dropout"):
+        dpo(tmp_path)
+
+
+def test_reward_rows_are_pairs_without_another_sep(tmp_path):
+    judge(tmp_path, reward_epochs=4.0, reward_learning_rate=3e-3)
+    log, summary = read(tmp_path)
+    row = [*summary["example"]["first_ids"], *summary["example"]["last_ids"]]
+    assert row[0] == 1 and row[-1] == 2 != row[-2]
+    rows = training._reward_rows(TRAIN, tiny.judge()[1])
+    assert all(ids.count(1) == 1 and ids.count(2) == 2 for side in rows for ids in rows[side])
+    assert {"accuracy", "margin"} <= set(log.columns) and "eos_rate" not in log.columns
+    assert log["accuracy"].iloc[-1] > 0.8
+
+
+def test_prompts_whose_tokens_change_are_refused(tmp_path):
+    glued = TRAIN.assign(prompt=TRAIN["prompt"] + " Y", chosen="es.", rejected="o.")
+    for train in (training.train_sft, training.train_dpo):
+        with pytest.raises(CourseError, match=r"22 of 22 prompts change"):
+            train(tiny.policy_folder(), glued, HELDOUT, tiny.settings(), tmp_path)
+
+
+def test_long_rows_are_counted(tmp_path):
+    lengths = (TRAIN["prompt"] + TRAIN["chosen"]).map(lambda text: len(tiny.policy()[1](text)["input_ids"]))
+    limit = max(16, int(lengths.median()))
+    sft(tmp_path, sft_max_length=limit, sft_epochs=0.2)
+    summary = read(tmp_path)[1]
+    assert summary["rows_cut"] + summary["rows_dropped"] == (lengths + 1 > limit).sum() > 0
+    assert summary["tokens_max"] == limit
+    with pytest.raises(DataError, match="longer than 16 tokens"):
+        long = TRAIN.assign(prompt=" dog" * 80 + TRAIN["prompt"])
+        training.train_sft(tiny.policy_folder(), long, HELDOUT, tiny.settings(sft_max_length=16), tmp_path / "none")
+
+
+def test_rows_that_do_not_end_are_refused():
+    model = torch.nn.Linear(1, 1)
+    trainer = SimpleNamespace(train_dataset=[0, 1], args=SimpleNamespace(max_length=9), model=model)
+    with pytest.raises(CourseError, match="1 of 2 training rows do not end with EOS"):
+        loop.check_rows(trainer, 2, [[2, 5, 2], [2, 5, 6]], 2, "EOS")
+
+
+def test_nothing_to_train_on(tmp_path):
+    with pytest.raises(DataError, match="no rows"):
+        training.train_sft(tiny.policy_folder(), TRAIN[:0], HELDOUT, tiny.settings(), tmp_path)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training():
+    watch = loop._Watch(None, None, [], None, False)
+    with pytest.raises(CourseError, match="nan at step 7: lower the learning rate"):
+        watch.on_log(None, SimpleNamespace(global_step=7), None, logs={"loss": math.nan})
+
+
+def test_length_groups_is_an_order_of_all_rows_that_seed_and_epoch_decide():
+    lengths = [length * 7 % 50 for length in range(103)]
+    order = loop.LengthGroups(lengths, batch=4, seed=3)
+    first = list(order)
+    assert sorted(first) == list(range(103)) and first == list(order) and len(order) == 103
+    order.set_epoch(1)
+    assert list(order) != first
+    spread = [
+        max(lengths[r] for r in first[i : i + 4]) - min(lengths[r] for r in first[i : i + 4]) for i in range(0, 100, 4)
+    ]
+    assert sum(spread) / len(spread) < 10  # about 30 in random order
+
+
+def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path):
+    assert loop.last_checkpoint(tmp_path / "none") is None
+    for step in (5, 10, 15):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in (*loop.WHOLE, "model.safetensors"):
+            (folder / name).write_text(json.dumps({"global_step": step}))
+    (tmp_path / "checkpoint-15" / "trainer_state.json").write_text('{"global_step": 1')
+    (tmp_path / "checkpoint-10" / "optimizer.pt").unlink()
+    assert loop.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
