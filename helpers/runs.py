@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,6 +242,7 @@ def _set_environment(settings: Settings) -> None:
     """Quiet libraries, and no network except for profile paper. What you set yourself stays."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm asks for widgets that it is told not to use
     if settings.profile != "paper":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -34,9 +34,9 @@ SMALL_POSITIONS, OPT_POSITIONS = 512, 2048  # longest input in tokens: the embed
 # fmt: off
 BY_PROFILE: dict[str, tuple] = {
     #                     smoke  mini  local  paper      (columns in the order of PROFILES; 0 pairs = all)
-    "train_pairs":       (  48,  1500,  2000,     0),
-    "heldout_pairs":     (  16,   200,   200,  1000),
-    "reward_pairs":      (  48,  1500,  4000,     0),
+    "train_pairs":       (  48,  1500,   800,     0),
+    "heldout_pairs":     (  16,   200,   100,  1000),
+    "reward_pairs":      (  48,  1500,  2000,     0),
     "eval_prompts":      (   6,   100,   100,    50),
     "max_prompt_length": ( 256,   256,   256,   256),
     "max_new_tokens":    (  24,    64,    64,   128),
@@ -47,7 +47,7 @@ BY_PROFILE: dict[str, tuple] = {
 BY_RECIPE: dict[str, tuple] = {
     #                         published  recommended     (columns in the order of RECIPES)
     "sft_learning_rate":     (     2e-5,        3e-4),
-    "dpo_learning_rate":     (     2e-5,        5e-5),
+    "dpo_learning_rate":     (     2e-5,        2e-4),
     "sft_batch_size":        (        2,          16),
     "dpo_batch_size":        (        2,          16),
     "gradient_accumulation": (        4,           1),
@@ -105,10 +105,10 @@ class Settings(BaseModel):
     max_prompt_length: int = Field(ge=8, description="longest prompt, tokens; longer ones lose their beginning")
     max_new_tokens: int = Field(ge=1, description="longest generated response, tokens")
 
-    pretrain_epochs: float = Field(3.0, gt=0, le=100, description="passes over the dialogues (profile local)")
-    pretrain_learning_rate: float = Field(1e-3, gt=0, le=0.1, description="step size of pretraining (profile local)")
-    reward_epochs: float = Field(2.0, gt=0, le=100, description="passes over the pairs by the reward model (local)")
-    reward_learning_rate: float = Field(3e-4, gt=0, le=0.1, description="step size of the reward model (local)")
+    pretrain_epochs: float = Field(1.5, gt=0, le=100, description="passes over the dialogues (profile local)")
+    pretrain_learning_rate: float = Field(1.5e-3, gt=0, le=0.1, description="step size of pretraining (profile local)")
+    reward_epochs: float = Field(1.0, gt=0, le=100, description="passes over the pairs by the reward model (local)")
+    reward_learning_rate: float = Field(5e-4, gt=0, le=0.1, description="step size of the reward model (local)")
     reward_pairs: int = Field(ge=0, description="pairs the reward model learns from (local; 0: all)")
 
     sft_epochs: float = Field(2.0, gt=0, le=100, description="SFT passes over the chosen completions")

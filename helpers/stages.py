@@ -164,7 +164,9 @@ def base_policy(run: Run) -> Path | str:
         from . import models, training
 
         train, heldout = _all_train(run), pairs(run).heldout
-        texts = pd.concat([train["prompt"] + train["chosen"], train["prompt"] + train["rejected"]]).drop_duplicates()
+        # One dialogue of each pair, chosen and rejected in turn: a base model has no side.
+        replies = train["chosen"].where(train.index % 2 == 0, train["rejected"])
+        texts = train["prompt"] + replies
         tokenizer = models.train_policy_tokenizer(list(texts), LOCAL_VOCABULARY)
         training.pretrain(tokenizer, list(texts), list(heldout["prompt"] + heldout["chosen"]), s, folder)
 

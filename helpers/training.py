@@ -177,11 +177,13 @@ def train_dpo(
 
 
 def _save_adapter(model, folder: Path) -> None:
-    """Write the adapter without the path of the policy it was trained on: equal runs give equal files anywhere."""
+    """Write the adapter without the policy's path or a set's chance order: equal runs give equal files anywhere."""
     model.save_pretrained(folder)
     (folder / "README.md").unlink()
     config = folder / "adapter_config.json"
-    write_json(config, read_json(config) | {"base_model_name_or_path": None})
+    stated = read_json(config)
+    targets = sorted(stated["target_modules"])
+    write_json(config, stated | {"base_model_name_or_path": None, "target_modules": targets})
 
 
 def _dpo_rows(pairs: pd.DataFrame, explicit_prompt: bool) -> pd.DataFrame:

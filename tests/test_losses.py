@@ -1,12 +1,12 @@
 import math
 
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tiny
 from helpers import losses
 from helpers import training_loop as loop
 

@@ -11,7 +11,7 @@ import torch
 from helpers import models
 from helpers.settings import Settings, resolve
 
-WORDS = "red blue tall small happy quick dog cat house tree river runs sleeps sings near under over the a your".split()
+WORDS = ["red", "tall", "happy", "dog", "cat", "house", "river", "runs", "sleeps", "near", "under", "the", "a", "your"]
 
 
 def made_up(n: int, seed: int = 0) -> pd.DataFrame:
@@ -36,16 +36,16 @@ def texts() -> tuple[str, ...]:
 @functools.cache
 def policy() -> tuple[torch.nn.Module, object]:
     """A random OPT with its tokenizer. Do not change the model: it is shared."""
-    tokenizer = models.train_policy_tokenizer(texts(), 300)
+    tokenizer = models.train_policy_tokenizer(texts(), 400)
     return models.new_policy(tokenizer, seed=0, hidden=64, layers=2, positions=128).eval(), tokenizer
 
 
 @functools.cache
 def judge() -> tuple[torch.nn.Module, object]:
     """A random DeBERTa with its tokenizer, its output widened so that scores differ visibly."""
-    tokenizer = models.train_reward_tokenizer(texts(), 300)
+    tokenizer = models.train_reward_tokenizer(texts(), 400)
     model = models.new_reward_model(tokenizer, seed=0, hidden=64, layers=2).eval()
-    model.classifier.weight.data *= 50
+    model.classifier.weight.data *= 1000
     return model, tokenizer
 
 
@@ -59,5 +59,5 @@ def policy_folder() -> Path:
 def settings(**given) -> Settings:
     """Settings for a training of a dozen steps on the CPU."""
     sizes = {"sft_batch_size": 4, "dpo_batch_size": 4, "gradient_accumulation": 1, "max_new_tokens": 4}
-    sizes |= {"sft_max_length": 96, "dpo_max_length": 96, "lora_rank": 4, "dpo_epochs": 2.0}
+    sizes |= {"sft_max_length": 96, "dpo_max_length": 96, "max_prompt_length": 8, "lora_rank": 4, "dpo_epochs": 2.0}
     return resolve(**({"profile": "smoke", "device": "cpu"} | sizes | given)).settings
