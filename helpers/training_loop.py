@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-LOGGED, EVALUATED, SAVED = 50, 5, 4  # rows in the log, looks at held-out data, checkpoints: about, per training
-SAMPLED = 32  # held-out prompts that are answered at each look
+LOGGED, EVALUATED, SAVED = 50, 4, 4  # rows in the log, looks at held-out data, checkpoints: about, per training
+SAMPLED = 24  # held-out prompts that are answered at each look
 LN_2 = math.log(2)
 MEASURED = ["loss", "grad_norm", "learning_rate"]
 MEASURED += [f"rewards/{what}" for what in ("chosen", "rejected", "margins", "accuracies")]
