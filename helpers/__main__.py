@@ -94,7 +94,7 @@ def _four_models(metrics: dict[str, Any]) -> Table:
         "model", *METRIC_NAMES.values(), title=f"percent [95 % interval], {rule} thresholds", title_justify="left"
     )
     for model, rates in metrics["models"].items():
-        cells = [f"{r['value']:.1f} \\[{r['low']:.1f}, {r['high']:.1f}]" for r in (rates[m] for m in METRIC_NAMES)]
+        cells = [f"{r['value']:.1f} [{r['low']:.1f}, {r['high']:.1f}]" for r in (rates[m] for m in METRIC_NAMES)]
         table.add_row(label(model), *cells)
     return table
 
