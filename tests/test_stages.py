@@ -1,0 +1,115 @@
+"""The stage graph on the smallest profile: no leakage, the paper's prompts where they belong, reused stages."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers import metrics, runs, stages
+from helpers.dialogues import ASSISTANT, first_turn
+from helpers.errors import DataError, StageError
+
+OFFICIAL = Path(__file__).parents[2] / "shared" / "hh-rlhf-official"
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """Open runs in a results folder of their own: course(profile="smoke", ...)."""
+    monkeypatch.setenv("COURSE_RESULTS", str(tmp_path))
+    return lambda **given: runs.open_run(**({"profile": "smoke"} | given))
+
+
+def dialogues_in(folder: Path, split: str, questions: list[str]) -> None:
+    for subset in ("harmless-base", "helpful-base"):
+        rows = [
+            {side: f"\n\nHuman: {subset} {question}\n\nAssistant: {side}" for side in ("chosen", "rejected")}
+            for question in questions
+        ]
+        (folder / subset).mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / subset / f"{split}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+
+
+def test_no_first_turn_is_on_two_sides(course):
+    data = stages.pairs(course())
+    sides = [set(frame["prompt"].map(first_turn)) for frame in (data.train, data.heldout)]
+    sides.append(set(data.prompts["chosen"].map(first_turn)))
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    assert (len(data.train), len(data.heldout), len(data.prompts)) == (48, 16, 12)
+
+
+def test_another_seed_draws_other_training_pairs_but_the_same_evaluation_prompts(course):
+    one, two = stages.pairs(course()), stages.pairs(course(seed=1))
+    assert not one.train.equals(two.train)
+    assert one.prompts.equals(two.prompts) and one.heldout.equals(two.heldout)
+
+
+def test_leaking_training_pairs_are_removed_and_counted(course, tmp_path):
+    folder = tmp_path / "data"
+    dialogues_in(folder, "train", [f"train {i}" for i in range(60)] + [f"test {i}" for i in range(30)])
+    dialogues_in(folder, "test", [f"test {i}" for i in range(60)])
+    data = stages.pairs(course(dataset=str(folder), train_pairs=0, heldout_pairs=10))
+    assert not set(data.train["prompt"].map(first_turn)) & set(data.prompts["chosen"].map(first_turn))
+    assert data.counts["train pairs read"] == 180 and len(data.train) <= 180
+
+
+def test_a_dataset_without_training_pairs_is_refused_in_one_line(course, tmp_path):
+    folder = tmp_path / "data"
+    dialogues_in(folder, "train", [])
+    dialogues_in(folder, "test", ["one"])
+    with pytest.raises(DataError, match="holds no training pair"):
+        stages.pairs(course(dataset=str(folder)))
+
+
+def test_the_cue_closes_a_prompt_in_the_recommended_recipe_only(course):
+    assert all(prompt.endswith(ASSISTANT) for prompt in stages.evaluation_prompts(course())["prompt"])
+    published = stages.evaluation_prompts(course(recipe="published"))["prompt"]
+    assert not any(prompt.endswith(ASSISTANT) for prompt in published)
+    assert all(prompt.startswith("Human:") for prompt in published)
+
+
+@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official HH-RLHF test files are not here")
+@pytest.mark.parametrize(
+    ("own_number", "expected"), [(None, "the paper's 100"), (7, "7 a side, drawn from the test pairs")]
+)
+def test_official_files_give_the_papers_prompts_unless_a_number_is_asked_for(course, tmp_path, own_number, expected):
+    folder = tmp_path / "official"
+    for subset in ("harmless-base", "helpful-base"):
+        (folder / subset).mkdir(parents=True)
+        (folder / subset / "test.jsonl.gz").write_bytes((OFFICIAL / subset / "test.jsonl.gz").read_bytes())
+    dialogues_in(folder, "train", ["a", "b"])
+    data = stages.pairs(course(dataset=str(folder), eval_prompts=own_number))
+    assert data.counts["evaluation prompts"] == expected
+    assert len(data.prompts) == 2 * (own_number or 50)
+
+
+def test_thresholds_follow_the_rule_and_the_judge(course):
+    run = course()
+    assert stages.thresholds(run, "published") == metrics.PUBLISHED
+    cuts, rows = stages.thresholds(run), stages.heldout_scores(run)
+    assert cuts.rule == "calibrated"
+    for side, cut in (("harmless", cuts.harmless), ("helpful", cuts.helpful)):
+        mine = rows[rows["subset"].str.startswith(side)]
+        assert cut == metrics.calibrate(mine["chosen_score"], mine["rejected_score"])
+
+
+def test_an_unknown_model_and_a_training_that_never_was_are_named(course):
+    with pytest.raises(StageError, match=r"no model is called 'dpo2'.*sft_dpo"):
+        stages.policy(course(), "dpo2")
+    with pytest.raises(StageError, match="only profile local trains it"):
+        stages.training_log(course(), "base")
+
+
+def test_responses_are_kept_and_depend_on_what_makes_them(course, monkeypatch):
+    run = course()
+    answers = stages.responses(run, "base")
+    assert len(answers) == 12 and {"response", "tokens", "ended"} <= set(answers.columns)
+
+    def no_work(*_, **__):
+        raise AssertionError("generated again")
+
+    monkeypatch.setattr("helpers.generation.generate", no_work)
+    assert stages.responses(course(), "base").equals(answers)
+    with pytest.raises(AssertionError, match="generated again"):
+        stages.responses(course(max_new_tokens=8), "base")
