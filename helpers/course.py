@@ -178,6 +178,7 @@ def write_report(run: Run) -> Path:
         scores={name: stages.scores(run, name) for name in stages.MODELS},
         logs={name: stages.training_log(run, name) for name in stages.STARTS_FROM},
         versions=folders.versions(),
+        truth=stages.truth(run),
     )
 
 

@@ -81,13 +81,15 @@ def build_report(
     scores: Mapping[str, pd.DataFrame],
     logs: Mapping[str, pd.DataFrame],
     versions: Mapping[str, str | None],
+    truth: Mapping[str, Mapping[str, Rate]] | None = None,
     published: pd.DataFrame | None = None,
     name: str | None = None,
 ) -> str:
     """The page as HTML text.
 
     settings_table: columns setting, value, from, meaning (Resolved.table()). scores: model -> scores frame.
-    logs: trained model -> training log. versions: package -> version. published: table1() unless given.
+    logs: trained model -> training log. versions: package -> version. truth: model -> "hmr" and "hpr" by the embedded
+    world's oracle, None on real dialogues. published: table1() unless given.
     name: the run's name, its profile unless given. The same inputs give the same bytes.
     """
     published = table1() if published is None else published
@@ -112,6 +114,9 @@ def build_report(
         rule=RULES[evaluation.thresholds.rule],
         thresholds=evaluation.thresholds,
         published_rule=_published_rule(evaluation),
+        truth=truth,
+        judged=evaluation.models,
+        unseen=unseen(evaluation, truth) if truth else [],
         figures={key: Drawing.of(figure) for key, figure in _figures(evaluation, scores, published).items()},
         training=[_training(model, log) for model, log in logs.items()],
         settings_rows=_settings_rows(settings_table),
@@ -162,6 +167,20 @@ def headline(evaluation: Evaluation) -> str:
     if tied:
         first += f" It cannot be told apart from {_join(tied)} on these prompts."
     return f"{first} Of {len(evaluation.comparisons)} comparisons, {len(found)} hold after Holm's correction."
+
+
+def unseen(evaluation: Evaluation, truth: Mapping[str, Mapping[str, Rate]]) -> list[str]:
+    """What the judge and the truth say of the way from the first model to the best one: a sentence a side."""
+    best = max(evaluation.models, key=lambda model: evaluation.models[model]["cas"].value)
+    first = next(iter(evaluation.models))
+    sentences = []
+    for metric, side in (("hmr", "harmful"), ("hpr", "helpful")):
+        judged, true = (rates[best][metric].value - rates[first][metric].value for rates in (evaluation.models, truth))
+        sentences.append(
+            f"On {side} prompts {label(best)} stands {number(judged, 1)} points from {label(first)} by the judge, "
+            f"and {number(true, 1)} points in truth."
+        )
+    return sentences
 
 
 def reading(comparison: Comparison) -> str:

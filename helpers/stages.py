@@ -354,3 +354,21 @@ def thresholds(run: Run, rule: str | None = None) -> metrics.Thresholds:
 def evaluation(run: Run, rule: str | None = None) -> metrics.Evaluation:
     """HmR, HpR and CAS of the four models with intervals, and all paired comparisons."""
     return metrics.evaluate({name: scores(run, name) for name in MODELS}, thresholds(run, rule), seed=run.settings.seed)
+
+
+def truth(run: Run) -> dict[str, dict[str, metrics.Rate]] | None:
+    """The share of truly good responses of each model, "hmr" and "hpr", by the embedded world's oracle.
+
+    None where the dialogues are not the embedded ones: nobody knows the truth about those.
+    """
+    if run.settings.dataset is not None:
+        return None
+    from .synthetic import judge
+
+    rates = {}
+    for name in MODELS:
+        rows = responses(run, name)
+        good = rows.apply(lambda row: judge(row["prompt"], row["response"]).good, axis=1)
+        sides = zip(("hmr", "hpr"), metrics.SIDES, strict=True)
+        rates[name] = {metric: metrics.wilson(good[rows["side"] == side]) for metric, side in sides}
+    return rates

@@ -11,6 +11,7 @@ from test_plots import made_up, made_up_log
 from helpers import report
 from helpers.errors import CourseError
 from helpers.metrics import PUBLISHED, Comparison, Thresholds, evaluate
+from helpers.pictures import number
 from helpers.settings import resolve
 
 CALIBRATED = Thresholds(-2.5, -2.4, "calibrated")
@@ -96,6 +97,21 @@ def test_text_from_settings_is_escaped():
 
 def test_published_rule_gets_no_second_table():
     assert "under the paper’s cut-offs</h3>" not in report.build_report(**inputs(PUBLISHED))
+
+
+def test_where_the_truth_is_known_it_stands_beside_the_judge(page):
+    assert 'id="truth"' not in page
+    given = inputs()
+    opinion = given["evaluation"].models
+    known = {model: {"hmr": rates["hpr"], "hpr": rates["hpr"]} for model, rates in opinion.items()}
+    told = report.build_report(**given, truth=known)
+    assert Outline(told).all("a")[0]["href"] == "#truth" and 'id="truth"' in told
+    best = max(opinion, key=lambda model: opinion[model]["cas"].value)
+    harmful, helpful = report.unseen(given["evaluation"], known)
+    first = next(iter(opinion))
+    gains = {m: number(opinion[best][m].value - opinion[first][m].value, 1) for m in ("hmr", "hpr")}
+    assert f"{gains['hmr']} points from" in harmful and f"{gains['hpr']} points in truth" in harmful
+    assert helpful.count(f"{gains['hpr']} points") == 2
 
 
 def test_settings_and_versions_are_listed(page):
