@@ -226,6 +226,7 @@ def test_the_end_of_a_run_is_metrics_and_a_report(results, monkeypatch):
     monkeypatch.setattr(stages, "scores", lambda run, name: scores[name])
     monkeypatch.setattr(stages, "training_log", lambda run, name: log)
     monkeypatch.setattr(stages, "evaluation", lambda run: evaluate(scores, PUBLISHED, run.settings.seed))
+    monkeypatch.setattr(stages, "truth", lambda run: None)
     run = open_run()
     first = [(run.folder / name).read_bytes() for name in course.finish_run(run)]
     assert MetricsFile.model_validate_json(first[0]).models.keys() == set(stages.MODELS)

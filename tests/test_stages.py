@@ -113,3 +113,13 @@ def test_responses_are_kept_and_depend_on_what_makes_them(course, monkeypatch):
     assert stages.responses(course(), "base").equals(answers)
     with pytest.raises(AssertionError, match="generated again"):
         stages.responses(course(max_new_tokens=8), "base")
+
+
+def test_the_truth_is_known_of_embedded_dialogues_only(course, monkeypatch, tmp_path):
+    rows = stages.evaluation_prompts(course()).assign(response=" I will not help with that.")
+    monkeypatch.setattr(stages, "responses", lambda run, name: rows)
+    known = stages.truth(course())
+    assert known.keys() == set(stages.MODELS)
+    assert (known["base"]["hmr"].value, known["base"]["hpr"].value) == (100, 0)  # a refusal is good on one side only
+    dialogues_in(tmp_path / "data", "train", ["one"])
+    assert stages.truth(course(dataset=str(tmp_path / "data"))) is None

@@ -88,7 +88,8 @@ def test_sft_log_and_summary(tmp_path):
     log, summary = read(tmp_path)
     heldout = log[log["split"] == "heldout"]
     assert set(log["split"]) == {"train", "heldout"}
-    assert heldout["step"].iloc[0] == 0 and heldout["step"].iloc[-1] == summary["steps"] == 12 and len(heldout) == loop.EVALUATED + 1
+    assert heldout["step"].iloc[0] == 0 and heldout["step"].iloc[-1] == summary["steps"] == 12
+    assert len(heldout) == loop.EVALUATED + 1
     assert heldout["generated_length"].between(1, 4).all() and heldout["eos_rate"].between(0, 1).all()
     assert heldout["loss"].iloc[-1] < heldout["loss"].iloc[0]
     assert {"grad_norm", "learning_rate", "epoch"} <= set(log.columns)
