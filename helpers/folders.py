@@ -28,6 +28,7 @@ def sha256_of_json(value: Any) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
+    """sha256 of a file's content, as hex."""
     stat = path.stat()
     key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
     if key not in _hashes:
