@@ -20,12 +20,12 @@ from .settings import DATA_CACHE, resolve
 
 WORLD_SEED = 0
 JUDGE_SEED = 1  # the reward model's pairs come from another seed than the policies'
-ROWS = {"train": 2500, "test": 600}
-RAW_DOCUMENTS, HELDOUT_DOCUMENTS = 14_000, 300
+ROWS = {"train": 4200, "test": 600}
+RAW_DOCUMENTS, HELDOUT_DOCUMENTS = 21_000, 300
 JUDGE_ROWS = {"train": 3500, "test": 400}
-VOCABULARY = 2048
+VOCABULARY = 3072
 TRAINING = {
-    "pretrain_epochs": 3.0,
+    "pretrain_epochs": 2.0,
     "pretrain_learning_rate": 1.5e-3,
     "reward_epochs": 2.0,
     "reward_learning_rate": 5e-4,
@@ -115,7 +115,8 @@ def _train_judge(folder: Path) -> None:
     frames = {}
     for split, n in JUDGE_ROWS.items():
         for subset in (synthetic.HARMLESS, synthetic.HELPFUL):
-            _write_rows(pairs / subset / f"{split}.jsonl.gz", synthetic.generate_pairs(JUDGE_SEED, subset, split, n)[0])
+            rows, _ = judge_pairs(subset, split, n)
+            _write_rows(pairs / subset / f"{split}.jsonl.gz", rows)
         frames[split] = preferences.load_pairs(pairs, [synthetic.HARMLESS, synthetic.HELPFUL], split).pairs
     texts = pd.concat([frames["train"]["prompt"] + frames["train"][side] for side in ("chosen", "rejected")])
     tokenizer = models.train_reward_tokenizer(list(texts), VOCABULARY)
@@ -123,6 +124,11 @@ def _train_judge(folder: Path) -> None:
     training.train_reward_model(fresh, tokenizer, frames["train"], frames["test"], _settings(), trained)
     model, _ = models.load_reward_model(trained / "model", device="cpu")
     _ship(model, tokenizer, trained, folder, torch.float16)
+
+
+def judge_pairs(subset: str, split: str, n: int) -> tuple[list[dict], list[dict]]:
+    """The reward model's pairs and their truth: no policy sees them, they have no planted flaws and some spoiled replies."""
+    return synthetic.generate_pairs(JUDGE_SEED, subset, split, n, flawed=False, spoiled=True)
 
 
 def _ship(model, tokenizer, trained: Path, folder: Path, dtype) -> None:

@@ -1,80 +1,104 @@
 """Dialogues of the embedded world: preference pairs with known truth, and the raw corpus of the base model."""
 
-import math
 import random
 from collections import Counter
 from zlib import crc32
 
 from ..errors import DataError
-from . import phrases
+from . import flaws, phrases
+from .annotators import crowd, expected_agreement
 from .replies import Reply, Subject, address, compose, join, lead
 from .topics import Intent, Topic, intents, topics
 
 HARMLESS, HELPFUL = "harmless-base", "helpful-base"
 TEST_SHARE = 5  # one first turn in so many belongs to the test split
 
-# How often each kind of reply is drawn for a pair, for the turns before it, and for the raw corpus.
+# How often each kind of reply is drawn: for pairs, for the turns before them, and for the raw corpus. Some subjects
+# are hard: writers know little of them, or are tempted by them, so most replies are weak. SFT imitates what is there,
+# DPO learns what is preferred; only on hard subjects do the two differ much.
+HARD_SHARE = 0.4
 PAIR_KINDS = {
-    HELPFUL: {"good": 0.33, "partial": 0.18, "vague": 0.16, "off_topic": 0.14, "curt": 0.11, "echo": 0.08},
-    HARMLESS: {"refuse_reason": 0.32, "refuse_bare": 0.20, "half_comply": 0.20, "comply": 0.28},
-}
+    (HELPFUL, "easy"): {
+        "good": 0.40, "partial": 0.18, "vague": 0.14, "off_topic": 0.09, "curt": 0.06, "echo": 0.06, "refuse": 0.07,
+    },
+    (HELPFUL, "hard"): {
+        "good": 0.16, "partial": 0.16, "vague": 0.30, "off_topic": 0.12, "curt": 0.08, "echo": 0.09, "refuse": 0.09,
+    },
+    (HARMLESS, "easy"): {"refuse_reason": 0.34, "refuse_bare": 0.24, "half_comply": 0.18, "comply": 0.24},
+    (HARMLESS, "hard"): {"refuse_reason": 0.14, "refuse_bare": 0.14, "half_comply": 0.27, "comply": 0.45},
+}  # fmt: skip
 HISTORY_KINDS = {
     HELPFUL: {"good": 0.4, "partial": 0.4, "vague": 0.2},
-    HARMLESS: {"refuse_reason": 0.4, "refuse_bare": 0.5, "half_comply": 0.1},
+    HARMLESS: {"refuse_reason": 0.35, "refuse_bare": 0.45, "half_comply": 0.2},
 }
 RAW_KINDS = {
-    HELPFUL: {"good": 0.26, "partial": 0.10, "vague": 0.26, "off_topic": 0.16, "curt": 0.12, "echo": 0.10},
-    HARMLESS: {
-        "refuse_reason": 0.14,
-        "refuse_bare": 0.16,
-        "half_comply": 0.20,
-        "comply": 0.36,
-        "vague": 0.08,
-        "curt": 0.06,
+    (HELPFUL, "easy"): {
+        "good": 0.26, "partial": 0.14, "vague": 0.24, "off_topic": 0.12, "curt": 0.10, "echo": 0.10, "refuse": 0.04,
     },
-}
-PAIR_EXCHANGES, RAW_EXCHANGES = {1: 0.5, 2: 0.35, 3: 0.15}, {1: 0.65, 2: 0.27, 3: 0.08}
-RAW_PROSE, RAW_EMPTY, RAW_RUN_ON = 0.15, 0.05, 0.15
+    (HELPFUL, "hard"): {
+        "good": 0.12, "partial": 0.12, "vague": 0.36, "off_topic": 0.12, "curt": 0.12, "echo": 0.12, "refuse": 0.04,
+    },
+    (HARMLESS, "easy"): {
+        "refuse_reason": 0.14, "refuse_bare": 0.16, "half_comply": 0.20, "comply": 0.38, "vague": 0.08, "curt": 0.04,
+    },
+    (HARMLESS, "hard"): {
+        "refuse_reason": 0.06, "refuse_bare": 0.08, "half_comply": 0.24, "comply": 0.52, "vague": 0.06, "curt": 0.04,
+    },
+}  # fmt: skip
+# What the reward model also sees, because weak policies write it: share of its replies.
+SPOILED_KINDS = {"garbled": 0.05, "run_on": 0.05}
+PAIR_EXCHANGES, RAW_EXCHANGES = {1: 0.46, 2: 0.32, 3: 0.16, 4: 0.06}, {1: 0.62, 2: 0.26, 3: 0.09, 4: 0.03}
+RAW_PROSE, RAW_EMPTY, RAW_RUN_ON = 0.28, 0.05, 0.15
 
-# Bradley-Terry annotators: P(prefer a) = sigmoid((utility a - utility b) / temperature); some are noisier than others.
-ANNOTATORS = (0.3, 0.4, 0.5, 0.7, 0.9, 1.2, 1.6, 2.2)
 
-
-def generate_pairs(seed: int, subset: str, split: str, n: int) -> tuple[list[dict], list[dict]]:
+def generate_pairs(
+    seed: int, subset: str, split: str, n: int, *, flawed: bool = True, spoiled: bool = False
+) -> tuple[list[dict], list[dict]]:
     """Return ``n`` preference pairs of a tranche and the truth about each, the same for the same arguments.
 
-    A pair is {"chosen", "rejected"}: two transcripts that differ after the last "\\n\\nAssistant:". Train and test
-    share topics but no first human turn. Asking for more rows adds rows and changes none.
+    A pair is {"chosen", "rejected"}: two transcripts that differ after the last "\\n\\nAssistant:", unless a planted
+    flaw (`flaws`) says otherwise. Train and test share topics but no first human turn, leaked rows aside. Asking for
+    more rows adds rows and changes none. With ``spoiled`` some replies are garbled or run on.
     """
-    if subset not in PAIR_KINDS or split not in ("train", "test"):
+    if subset not in (HARMLESS, HELPFUL) or split not in ("train", "test"):
         raise DataError(f"no tranche {subset!r} {split!r}: choose {HARMLESS!r} or {HELPFUL!r}, 'train' or 'test'")
     rng = random.Random(f"{seed}/{subset}/{split}")
+    flaw_rng = random.Random(f"{seed}/{subset}/{split}/flaws")
+    leaking = _train_rows(seed, subset, n) if flawed and split == "test" else []
     pairs, truth = [], []
     for row in range(n):
-        prompt, subject, used = _prompt(rng, subset, split, _draw(rng, PAIR_EXCHANGES))
-        a = b = _reply(rng, PAIR_KINDS[subset], subject, used)
-        while a.text == b.text:
-            b = _reply(rng, PAIR_KINDS[subset], subject, used)
-        annotator = rng.randrange(len(ANNOTATORS))
-        prefers_a = rng.random() < 1 / (1 + math.exp((b.utility - a.utility) / ANNOTATORS[annotator]))
-        chosen, rejected = (a, b) if prefers_a else (b, a)
-        pairs.append({"chosen": f"{prompt} {chosen.text}", "rejected": f"{prompt} {rejected.text}"})
-        truth.append(_truth(row, chosen, rejected, subject, annotator))
+        flaw = flaws.draw(flaw_rng, test=split == "test") if flawed else None
+        pair, facts = _pair(rng, subset, split, spoiled, differs=flaw == "history_differs")
+        of = None
+        if flaw in flaws.COPIES:
+            source = leaking if flaw == "leaked" else list(zip(pairs, truth, strict=True))
+            whole = [i for i, (_, known) in enumerate(source) if known["flaw"] is None]
+            flaw, of = (flaw, flaw_rng.choice(whole)) if whole else (None, None)
+        if of is not None:
+            pair, facts = flaws.copy(flaw, *source[of], flaw_rng)
+        else:
+            pair, facts = flaws.spoil(flaw, pair, facts, flaw_rng)
+        pairs.append(pair)
+        truth.append({**facts, "row": row, "flaw": flaw, "copy_of": of})
     return pairs, truth
 
 
 def raw_corpus(seed: int, n: int) -> list[str]:
     """Return ``n`` documents for the base model: dialogues in which good replies are a minority, and plain notes.
 
-    Replies have habits (favourite remarks), 5 % of the last ones are empty, 15 % run on into another exchange and 15 %
-    of the documents are prose about the same subjects. First turns are those of the train split.
+    Replies have habits (favourite remarks), some last ones are empty, some run on into another exchange, and some
+    documents are prose about the same subjects: RAW_EMPTY, RAW_RUN_ON, RAW_PROSE. First turns are those of the train
+    split.
     """
     rng = random.Random(f"{seed}/raw")
     return [_note(rng) if rng.random() < RAW_PROSE else _raw_dialogue(rng) for _ in range(n)]
 
 
 def describe(pairs: list[dict], truth: list[dict]) -> dict:
-    """Return counts by kind, label agreement (all, and clear pairs: utilities over 1 apart) and mean word counts."""
+    """Return counts and shares of a tranche: kinds, flaws, labels that agree with the latent order, turns, lengths.
+
+    Clear pairs have latent utilities that lie more than 1 apart.
+    """
     clear = [row["label_agrees"] for row in truth if abs(row["chosen_utility"] - row["rejected_utility"]) > 1]
     replies = {
         side: [pair[side].rsplit("\n\nAssistant:", 1)[1].strip() for pair in pairs] for side in ("chosen", "rejected")
@@ -83,20 +107,64 @@ def describe(pairs: list[dict], truth: list[dict]) -> dict:
         "pairs": len(pairs),
         "chosen_kinds": dict(Counter(row["chosen_kind"] for row in truth).most_common()),
         "rejected_kinds": dict(Counter(row["rejected_kind"] for row in truth).most_common()),
+        "flaws": dict(Counter(row["flaw"] for row in truth if row["flaw"]).most_common()),
         "label_agreement": _mean(row["label_agrees"] for row in truth),
-        "clear_pairs": len(clear),
+        "clear_share": len(clear) / max(len(truth), 1),
         "clear_label_agreement": _mean(clear),
+        "annotator_agreement": _mean(row["annotator_agreement"] for row in truth),
+        "longer_chosen": _mean(
+            len(a.split()) > len(b.split())
+            for a, b in zip(replies["chosen"], replies["rejected"], strict=True)
+            if len(a.split()) != len(b.split())
+        ),
         "distinct_chosen": len(set(replies["chosen"])) / max(len(pairs), 1),
-        "multi_turn": _mean(pair["chosen"].count("\n\nHuman:") > 1 for pair in pairs),
+        "turns": dict(sorted(Counter(pair["chosen"].count("\n\nHuman:") for pair in pairs).items())),
         "transcript_words": _mean(len(pair["chosen"].split()) for pair in pairs),
         "chosen_words": _mean(len(reply.split()) for reply in replies["chosen"]),
         "rejected_words": _mean(len(reply.split()) for reply in replies["rejected"]),
     }
 
 
+def is_hard(subject: Subject) -> bool:
+    """Tell whether writers do badly on a subject, whatever the seed: they know little of it, or it tempts them."""
+    return crc32(subject.ask.encode()) % 100 < 100 * HARD_SHARE
+
+
 def split_of(first_turn: str) -> str:
     """Return the split that a first human turn belongs to, whatever the seed."""
     return "train" if crc32(first_turn.encode()) % TEST_SHARE else "test"
+
+
+def _pair(rng: random.Random, subset: str, split: str, spoiled: bool, differs: bool) -> tuple[dict, dict]:
+    """Return a pair and the truth about it; with ``differs`` the rejected transcript has another earlier reply."""
+    exchanges = _draw(rng, PAIR_EXCHANGES)
+    prompt, subject, used = _prompt(rng, subset, split, max(exchanges, 2) if differs else exchanges)
+    a = b = _reply(rng, _pair_kinds(rng, subject, spoiled), subject, used)
+    while a.text == b.text:
+        b = _reply(rng, _pair_kinds(rng, subject, spoiled), subject, used)
+    annotator = rng.randrange(len(crowd()))
+    chosen, rejected = (a, b) if rng.random() < crowd()[annotator].prefers(a, b) else (b, a)
+    other = _other_history(rng, prompt, subject) if differs else prompt
+    pair = {"chosen": f"{prompt} {chosen.text}", "rejected": f"{other} {rejected.text}"}
+    return pair, _truth(chosen, rejected, subject, annotator)
+
+
+def _pair_kinds(rng: random.Random, subject: Subject, spoiled: bool) -> dict:
+    if spoiled and rng.random() < sum(SPOILED_KINDS.values()):
+        return SPOILED_KINDS
+    return PAIR_KINDS[_side(subject), "hard" if is_hard(subject) else "easy"]
+
+
+def _other_history(rng: random.Random, prompt: str, subject: Subject) -> str:
+    """Put another reply in the place of the first assistant turn."""
+    first, after = prompt.split("\n\nAssistant: ", 1)
+    rest = after.split("\n\n", 1)[1]
+    return f"{first}\n\nAssistant: {compose('vague', subject, rng).text}\n\n{rest}"
+
+
+def _train_rows(seed: int, subset: str, n: int) -> list[tuple[dict, dict]]:
+    """The first rows of the train split, from which test rows leak."""
+    return list(zip(*generate_pairs(seed, subset, "train", n), strict=True))
 
 
 def _prompt(rng: random.Random, subset: str, split: str, exchanges: int) -> tuple[str, Subject, set[int]]:
@@ -128,18 +196,22 @@ def _raw_dialogue(rng: random.Random) -> str:
     subject, used = rng.choice(topics() if subset == HELPFUL else intents()), set()
     text = "\n\nHuman: " + _first_turn(rng, subject, "train")
     for _ in range(_draw(rng, RAW_EXCHANGES) - 1):
-        reply = _reply(rng, RAW_KINDS[_side(subject)], subject, used, habits=True)
+        reply = _raw_reply(rng, subject, used)
         used |= set(reply.facts)
         follow_ups = phrases.FOLLOW_UPS if isinstance(subject, Topic) else phrases.PUSHES
         text += f"\n\nAssistant: {reply.text}\n\nHuman: {rng.choice(follow_ups).format(ask=subject.ask)}"
         used = used if len(used) < 3 else set()
     if rng.random() < RAW_RUN_ON:
-        reply = _reply(rng, RAW_KINDS[_side(subject)], subject, used, habits=True)
+        reply = _raw_reply(rng, subject, used)
         subject, used = rng.choice(topics() + intents()), set()
         text += f"\n\nAssistant: {reply.text}\n\nHuman: {_question(rng, subject)}"
     if rng.random() < RAW_EMPTY:
         return text + "\n\nAssistant:"
-    return f"{text}\n\nAssistant: {_reply(rng, RAW_KINDS[_side(subject)], subject, used, habits=True).text}"
+    return f"{text}\n\nAssistant: {_raw_reply(rng, subject, used).text}"
+
+
+def _raw_reply(rng: random.Random, subject: Subject, used: set[int]) -> Reply:
+    return _reply(rng, RAW_KINDS[_side(subject), "hard" if is_hard(subject) else "easy"], subject, used)
 
 
 def _note(rng: random.Random) -> str:
@@ -168,8 +240,9 @@ def _question(rng: random.Random, subject: Subject) -> str:
     return join(context, question) if rng.random() < 0.5 else join(question, context)
 
 
-def _reply(rng: random.Random, kinds: dict, subject: Subject, used: set[int], habits: bool = False) -> Reply:
-    return compose(_draw(rng, kinds), subject, rng, habits=habits, used=used)
+def _reply(rng: random.Random, kinds: dict, subject: Subject, used: set[int]) -> Reply:
+    # The replies of HH were sampled from language models, so the writers here have habits too.
+    return compose(_draw(rng, kinds), subject, rng, habits=True, used=used)
 
 
 def _side(subject: Subject) -> str:
@@ -180,16 +253,17 @@ def _draw(rng: random.Random, weights: dict):
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
-def _truth(row: int, chosen: Reply, rejected: Reply, subject: Subject, annotator: int) -> dict:
+def _truth(chosen: Reply, rejected: Reply, subject: Subject, annotator: int) -> dict:
     return {
-        "row": row,
         "chosen_kind": chosen.kind,
         "rejected_kind": rejected.kind,
         "chosen_utility": chosen.utility,
         "rejected_utility": rejected.utility,
         "label_agrees": chosen.utility >= rejected.utility,
-        "topic": subject.name,
         "annotator": annotator,
+        "annotator_agreement": round(expected_agreement(chosen, rejected), 3),
+        "topic": subject.name,
+        "hard": is_hard(subject),
     }
 
 
