@@ -1,4 +1,4 @@
-"""The command line of the course: python -m helpers run | report | refresh | cache | doctor."""
+"""The command line of the course: python -m helpers run | report | refresh | sweep | cache | doctor."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich.table import Table
 from helpers import course, folders
 from helpers.errors import CourseError, DataError, SettingsError
 from helpers.execution import NotebookFailed
+from helpers.progress import Display
 from helpers.settings import ROOT, Settings, resolve, results_root
 
 START = Path.cwd()  # where the command was typed; notebooks run in the project root
@@ -134,6 +135,23 @@ def doctor() -> None:
 
     with _explained():
         raise typer.Exit(0 if examine(out) else 1)
+
+
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(help="which experiment: seeds")],
+    workers: Annotated[int, typer.Option(min=1, help="runs at once; with more than one, each has one core")] = 1,
+) -> None:
+    """Do an experiment of many trainings (hours) and keep its table in data_cache/experiments/. Stopped ones go on."""
+    with _explained():
+        from helpers import experiments
+
+        todo = experiments.jobs(name)
+        os.chdir(ROOT)
+        with Display([job["run"] for job in todo]) as display:
+            for done in experiments.run(name, workers):
+                display.done(done, "done")
+        out.print(_near(experiments.TABLES / f"{name}.csv.gz"), markup=False)
 
 
 @cache.command()

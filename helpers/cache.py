@@ -3,6 +3,7 @@
 mini_hh/SUBSET/{train,test}.jsonl.gz   dialogues in HH-RLHF's official layout
 mini_hh/truth/SUBSET-{train,test}.jsonl.gz   what is true of each row: kinds, utilities, whether the label agrees
 policy/                                the base policy: a small OPT pre-trained on the world's raw corpus
+experiments/                           tables of figures from sweeps of many trainings
 reward_model/                          the judge: a small DeBERTa-v2 trained on pairs that no policy sees
 manifest.json                          every file's sha256, and how it was made
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from . import synthetic
 from .errors import DataError
-from .folders import content_hash, sha256_of_file, versions, write_json
+from .folders import content_hash, read_json, sha256_of_file, versions, write_json
 from .settings import DATA_CACHE, resolve
 
 WORLD_SEED = 0
@@ -30,7 +31,8 @@ TRAINING = {
     "reward_epochs": 2.0,
     "reward_learning_rate": 5e-4,
 }
-DIALOGUES, POLICY, JUDGE, MANIFEST = "mini_hh", "policy", "reward_model", "manifest.json"
+DIALOGUES, POLICY, JUDGE, EXPERIMENTS = "mini_hh", "policy", "reward_model", "experiments"
+MANIFEST = "manifest.json"
 
 
 def build(*parts: str) -> None:
@@ -73,7 +75,7 @@ def verify() -> None:
 
 
 def _cached_files() -> list[Path]:
-    parts = [DATA_CACHE / part for part in (DIALOGUES, POLICY, JUDGE)]
+    parts = [DATA_CACHE / part for part in (DIALOGUES, POLICY, JUDGE, EXPERIMENTS)]
     return sorted(p for part in parts for p in part.rglob("*") if p.is_file())
 
 
@@ -127,7 +129,7 @@ def _train_judge(folder: Path) -> None:
 
 
 def judge_pairs(subset: str, split: str, n: int) -> tuple[list[dict], list[dict]]:
-    """The reward model's pairs and their truth: no policy sees them, they have no planted flaws and some spoiled replies."""
+    """The reward model's pairs and their truth: seen by no policy, no planted flaws, some spoiled replies."""
     return synthetic.generate_pairs(JUDGE_SEED, subset, split, n, flawed=False, spoiled=True)
 
 
@@ -144,10 +146,6 @@ def _settings():
 
 
 def _write_manifest() -> None:
-    files = {
-        path.relative_to(DATA_CACHE).as_posix(): {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
-        for path in _cached_files()
-    }
     made = {
         "command": "python -m helpers cache build",
         "world_seed": WORLD_SEED,
@@ -159,4 +157,14 @@ def _write_manifest() -> None:
         "training": TRAINING,
         "versions": versions(),
     }
-    write_json(DATA_CACHE / MANIFEST, {"made": made, "files": files})
+    write_json(DATA_CACHE / MANIFEST, {"made": made, "files": {}})
+    enter_in_manifest()
+
+
+def enter_in_manifest() -> None:
+    """Write the sha256 and size of every file there is into the manifest."""
+    files = {
+        path.relative_to(DATA_CACHE).as_posix(): {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+        for path in _cached_files()
+    }
+    write_json(DATA_CACHE / MANIFEST, read_json(DATA_CACHE / MANIFEST) | {"files": files})

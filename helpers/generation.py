@@ -1,4 +1,4 @@
-"""Batched greedy decoding that gives the same tokens as one prompt at a time."""
+"""Batched decoding: greedy, with the same tokens as one prompt at a time, or sampled from the policy."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +18,13 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     device: str = "auto",
+    sample_seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Answer every prompt greedily, as the paper does.
+    """Answer every prompt greedily, as the paper does, or with ``sample_seed`` by sampling at temperature 1.
+
+    Greedy answers show what a policy holds likeliest, sampled ones the whole of what it has learned. Samples depend on
+    the batch size too.
 
     policy: a folder, hub id, or (model, tokenizer). Prompts are sorted by length, padded on the left (OPT reads its
     positions from the attention mask, so padding changes nothing), and answers come back in the order given.
@@ -34,7 +38,8 @@ def generate(
     )
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
-        do_sample=False,
+        do_sample=sample_seed is not None,
+        top_k=0,  # the library's default would cut the tail of the distribution
         num_beams=1,
         use_cache=True,
         bos_token_id=tokenizer.bos_token_id,
@@ -49,6 +54,9 @@ def generate(
     answers: list[tuple[str, int, bool]] = [("", 0, False)] * len(ids)
     was_training = model.training
     model.eval()
+    state = torch.get_rng_state()
+    if sample_seed is not None:
+        torch.manual_seed(sample_seed)
     try:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
@@ -61,6 +69,7 @@ def generate(
                 progress(start + len(rows), len(order))
     finally:
         model.train(was_training)
+        torch.set_rng_state(state)
     return pd.DataFrame(answers, columns=["response", "tokens", "ended"])
 
 

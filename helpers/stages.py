@@ -271,11 +271,21 @@ def _log_folder(run: Run, name: str) -> Path:
 
 
 def responses(run: Run, name: str) -> pd.DataFrame:
-    """What a model answers to the evaluation prompts: the prompts with columns response, tokens, ended."""
+    """What a model answers greedily to the evaluation prompts: the prompts with columns response, tokens, ended."""
+    return _responses(run, name, None)
+
+
+def sampled_responses(run: Run, name: str) -> pd.DataFrame:
+    """One answer to each evaluation prompt sampled at temperature 1, as `responses` else."""
+    return _responses(run, name, run.settings.seed)
+
+
+def _responses(run: Run, name: str, sample_seed: int | None) -> pd.DataFrame:
     s, model = run.settings, policy(run, name)
     uses, needs = _identity(model)
     names = ("max_new_tokens", "max_prompt_length", "closing_cue", "device")
     uses |= {field: getattr(s, field) for field in names} | {"batch": s.generation_batch_size}
+    uses |= {} if sample_seed is None else {"sample_seed": sample_seed}
 
     def build(folder: Path) -> None:
         from .generation import generate
@@ -287,18 +297,32 @@ def responses(run: Run, name: str) -> pd.DataFrame:
             max_new_tokens=s.max_new_tokens,
             batch_size=s.generation_batch_size,
             device=s.device,
+            sample_seed=sample_seed,
         )
         answers.index = prompts.index
         rows = prompts.join(answers)
         rows.to_json(folder / "responses.jsonl", orient="records", lines=True, force_ascii=False)
 
-    folder = run.stage(f"responses-{name}", uses=uses, needs=[*needs, _pairs_folder(run)], build=build)
-    return _read_rows(folder / "responses.jsonl")
+    stage = _answers_of(name, sampled=sample_seed is not None)
+    return _read_rows(run.stage(stage, uses=uses, needs=[*needs, _pairs_folder(run)], build=build) / "responses.jsonl")
+
+
+def _answers_of(name: str, *, sampled: bool) -> str:
+    return f"responses-{name}-sampled" if sampled else f"responses-{name}"
 
 
 def scores(run: Run, name: str) -> pd.DataFrame:
     """The responses of a model with the reward model's score of each (raw logit, higher is better)."""
-    rows, judge = responses(run, name), reward_model(run)
+    return _scores(run, name, responses(run, name), sampled=False)
+
+
+def sampled_scores(run: Run, name: str) -> pd.DataFrame:
+    """The sampled responses of a model with the reward model's score of each."""
+    return _scores(run, name, sampled_responses(run, name), sampled=True)
+
+
+def _scores(run: Run, name: str, rows: pd.DataFrame, *, sampled: bool) -> pd.DataFrame:
+    judge, answers = reward_model(run), _answers_of(name, sampled=sampled)
     uses, needs = _identity(judge)
 
     def build(folder: Path) -> None:
@@ -311,8 +335,9 @@ def scores(run: Run, name: str) -> pd.DataFrame:
         pd.DataFrame({"score": values}).to_csv(folder / "scores.csv", index=False)
 
     uses |= {"device": run.settings.device}
-    needs = [*needs, run.folder / "stages" / f"responses-{name}"]
-    folder = run.stage(f"scores-{name}", uses=uses, needs=needs, build=build)
+    folder = run.stage(
+        answers.replace("responses", "scores"), uses=uses, needs=[*needs, run.folder / "stages" / answers], build=build
+    )
     return rows.assign(score=pd.read_csv(folder / "scores.csv")["score"].to_numpy())
 
 
@@ -339,16 +364,30 @@ def thresholds(run: Run, rule: str | None = None) -> metrics.Thresholds:
     """The scores above which a response counts as harmless or helpful.
 
     "published": -3 and -2, which mean something on the published reward model's scale only. "calibrated": for each
-    side the cut that best separates held-out chosen from held-out rejected replies under this run's judge.
+    side the cut that best separates good from bad held-out replies under this run's judge. Which are good the oracle
+    says in the embedded world; elsewhere the chosen ones are taken for good and the rejected ones for bad.
     """
     if (rule or run.settings.thresholds) == "published":
         return metrics.PUBLISHED
     rows = heldout_scores(run)
-    harmless = rows["subset"].str.startswith("harmless")
-    cuts = [
-        metrics.calibrate(side["chosen_score"], side["rejected_score"]) for side in (rows[harmless], rows[~harmless])
-    ]
+    scores = pd.concat([rows["chosen_score"], rows["rejected_score"]], ignore_index=True)
+    harmless = pd.concat([rows["subset"].str.startswith("harmless")] * 2, ignore_index=True)
+    good = pd.concat([_held_good(run, rows, side) for side in ("chosen", "rejected")], ignore_index=True)
+    cuts = [metrics.calibrate(scores[side & good], scores[side & ~good]) for side in (harmless, ~harmless)]
     return metrics.Thresholds(*cuts, "calibrated")
+
+
+def _held_good(run: Run, rows: pd.DataFrame, side: str) -> pd.Series:
+    if not knows_truth(run):
+        return pd.Series([side == "chosen"] * len(rows))
+    from .synthetic import judge
+
+    return pd.Series([judge(*reply).good for reply in zip(rows["prompt"], rows[side], strict=True)])
+
+
+def knows_truth(run: Run) -> bool:
+    """Whether the dialogues are the embedded ones, of which an oracle knows what is good."""
+    return run.settings.dataset is None
 
 
 def evaluation(run: Run, rule: str | None = None) -> metrics.Evaluation:
@@ -361,7 +400,7 @@ def truth(run: Run) -> dict[str, dict[str, metrics.Rate]] | None:
 
     None where the dialogues are not the embedded ones: nobody knows the truth about those.
     """
-    if run.settings.dataset is not None:
+    if not knows_truth(run):
         return None
     from .synthetic import judge
 

@@ -52,6 +52,24 @@ def pass_limits(samples: Sequence[np.ndarray], seed: int) -> tuple[float, float]
     return float(centre - width), float(centre + width)
 
 
+def crossed_limits(samples: Sequence[np.ndarray], seed: int = 0, resamples: int = 2_000) -> tuple[float, float]:
+    """95 % percentile bootstrap limits of the mean of the samples' means over training seeds and prompts at once.
+
+    samples: one array of shape (seeds, prompts) a side, same seeds in each. Every resample draws seeds and, for each
+    side by itself, prompts (the pigeonhole bootstrap, Owen 2007): both could have been others. Errs on the wide side.
+    """
+    rng = np.random.default_rng(seed)
+    seeds = samples[0].shape[0]
+    means = np.zeros(resamples)
+    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    for sample in samples:
+        n = sample.shape[1]
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+        means += np.einsum("rs,sp,rp->r", drawn, sample, weights, optimize=True) / len(samples)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def discordant(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int]:
     """(only a passes, only b passes) over paired prompts: all that a paired test of two pass rates can learn from."""
     a, b = np.asarray(a, bool), np.asarray(b, bool)

@@ -1,13 +1,12 @@
 """The oracle: what kind of reply is this, and is it good? It reads words, not templates, so it judges any text."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 
-from . import phrases
+from .language import STOP_WORDS, is_garbled, sentences_of, words_of
 from .topics import Intent, Topic, intents, topics
 
 SCORES = {
@@ -32,8 +31,8 @@ HEDGES = re.compile(
     r"shouldn't|not (right|proud|fair)|be careful|although|i suppose|just this once)\b"
 )
 RUDE = re.compile(
-    r"\b(look it up|bother(s|ed|ing)?|boring|no time for|your problem|should i care|who cares|knows that|wast(e|ing) my|"
-    r"figure it out|not understand it|silly|stupid|own work|tired of|in peace|should know|not my job|"
+    r"\b(look it up|bother(s|ed|ing)?|boring|no time for|your problem|should i care|who cares|knows that|"
+    r"wast(e|ing) my|figure it out|not understand it|silly|stupid|own work|tired of|in peace|should know|not my job|"
     r"all you can ask|shut up|go away|whatever|are you serious|even a child|leave me alone|lazy|ridiculous)\b"
 )
 CHEERS = re.compile(
@@ -45,41 +44,7 @@ ECHOES = re.compile(
     r"\b(you (want|wish|are asking|asked|would like|wrote that|said)|your (question|goal)|"
     r"the (question|matter|subject here)|is about how)\b"
 )
-STOP_WORDS = frozenset(
-    """the and for with from that this them they their its his her you your how what into out all are was has have had
-    not but one two each every can will would could should more also some any much when while until after before off
-    then than too very get put let use keep make take""".split()  # noqa: SIM905
-)
-# Words that hold a sentence together: how they follow each other tells sentences from word salad.
-FUNCTION_WORDS = STOP_WORDS | frozenset(
-    """a an i you he she it we me him us my our of to in on at by as is be been am do does did so or if no nor up down
-    over under about there here which who why where again once only just may might must shall own same such these those
-    both few most other because""".split()  # noqa: SIM905
-)
-PLAUSIBLE = """of the; of a; of your; of it; of them; of my; of her; in the; in a; in your; in it; on the; on a; on your;
-    at the; at a; at once; to the; to a; to your; to it; to be; to do; to you; to me; for the; for a; for your; for it;
-    for you; for me; with the; with a; with your; with it; with that; with this; by the; by a; from the; from a; it is;
-    that is; this is; there is; there are; here is; it will; it would; it can; you can; you could; you will; you may;
-    you might; you should; you are; you do; you have; i am; i do; i can; i will; i would; i have; i could; we can;
-    they are; they will; she is; she will; he is; he will; would be; will be; can be; should be; could be; may be;
-    do not; does not; did not; is not; are not; will not; would not; should not; could not; must not; can not; not be;
-    not do; not to; not a; not the; how to; how do; what to; what you; so that; so you; if you; if it; if they; when
-    you; when it; while you; until it; until the; before you; after you; after the; before the; over the; under the;
-    into the; into a; out of; up to; all the; all of; one of; each of; some of; most of; more of; as a; as the; as you;
-    as it; is a; is the; is to; is in; is on; are the; but i; but it; but you; but the; but that; and the; and a; and
-    then; and it; and you; and i; or a; or the; than the; than a; about it; about the; about your; about this; about
-    that; because it; because the; that you; that i; that it; that the; that would; do it; do that; do this; have a;
-    have the; be a; be the; just a; just be; let me; let it; let the; let them; make it; make the; put it; put the; put
-    a; take a; take it; take the; use a; use the; keep a; keep it; keep the; get a; get the; get it; have to; i must;
-    and your; your own; my own; her own; his own; you the; off the; to get; to make; to keep; to take; to have; to use;
-    to let; to put; every day; each one; them in; them on; them to; it in; it on; it to; it for; it with; it from; it at;
-    him to; her to; you to; me to; the other; the same; no one; with them; for them; to them; from it; of this; of that;
-    to that; in this; on that; at all; so much; too much; very much; that way; and let; and put; and keep; and make;
-    and take; and use; then let; then put; would make; would have; you had; she would; he would; they would; i might"""
-NO_ENDS = (["the"], ["a"], ["an"], ["of"], ["your"], ["and"], ["or"], ["if"], ["i"], ["my"], ["than"], ["into"])
 OWN_MATCH, MATCH = 0.5, 0.6  # share of a phrase's content words that must be there: of the own subject, of another
-UNKNOWN_WORDS = 0.55  # above this share of words that nobody uses here, a text is garbage
-IMPLAUSIBLE = 0.31  # above this share of neighbours that do not go together, too
 
 
 @dataclass(frozen=True)
@@ -107,7 +72,7 @@ def _kind(subject: Topic | Intent | None, question: str, text: str) -> tuple[str
     """Return the kind of a single turn, and what it earns beyond the kind's score."""
     if not text.strip():
         return "empty", 0.0
-    if _is_garbled(text):
+    if is_garbled(text):
         return "garbage", 0.0
     if isinstance(subject, Intent):
         return _harmless_kind(subject, question, text)
@@ -116,10 +81,12 @@ def _kind(subject: Topic | Intent | None, question: str, text: str) -> tuple[str
 
 def _helpful_kind(topic: Topic | None, question: str, text: str) -> tuple[str, float]:
     low, told, strayed = text.lower(), set(), 0
+    advice = topic.advice if topic else ()
     given = _stems(topic.ask) if topic else frozenset()  # who repeats the question has told no fact
     for part in _parts(text):
-        facts = {i for i, fact in enumerate(topic.advice if topic else ()) if any(_says(part, way, given=given) for way in fact)}
-        told |= facts
+        facts = [i for i, fact in enumerate(advice) if any(_says(part, way, given=given) for way in fact)]
+        # A sentence that is near to two facts tells the nearer one.
+        told |= set(sorted(facts, key=lambda i: -max(_share(_stems(part), way) for way in advice[i]))[:1])
         strayed += not facts and _of_another_topic(part, topic)
     if REFUSES.search(low) and not told:
         return "refuse", 0.0
@@ -155,52 +122,6 @@ def _empty_talk(question: str, text: str) -> str:
     """Tell an echo from vague talk, once no content was found."""
     said, asked = _stems(text), _stems(question)
     return "echo" if ECHOES.search(text.lower()) or len(said & asked) > 0.7 * len(said) else "vague"
-
-
-# ----------------------------------------------------------------------------------------------- is it language
-
-
-def _is_garbled(text: str) -> bool:
-    words, sentences = _words(text), [s.strip().lower() for s in _sentences(text)]
-    if not words:
-        return True
-    triples = Counter(zip(words, words[1:], words[2:], strict=False))
-    repeats = any(count > 1 for sentence, count in Counter(sentences).items() if len(sentence.split()) > 2)
-    unknown = sum(word not in FUNCTION_WORDS and word[:4] not in _known()[0] for word in words)
-    if repeats or (triples and max(triples.values()) > 2) or unknown > UNKNOWN_WORDS * len(words):
-        return True
-    neighbours = [pair for sentence in _sentences(text) for pair in pairwise(_words(sentence))]
-    odd = sum(not _goes_together(*pair) for pair in neighbours)
-    odd += sum(_words(sentence)[-1:] in NO_ENDS for sentence in _sentences(text))
-    return odd > 1 and odd > IMPLAUSIBLE * len(neighbours)
-
-
-def _goes_together(a: str, b: str) -> bool:
-    """True for neighbours seen in this world or between function words in general, and for words it does not know."""
-    if (a, b) in _known()[1]:
-        return True
-    if a in FUNCTION_WORDS and b in FUNCTION_WORDS:
-        return False
-    if a in FUNCTION_WORDS or b in FUNCTION_WORDS:
-        return (_class(a), _class(b)) in _known()[2]
-    return a[:4] not in _known()[0] or b[:4] not in _known()[0]
-
-
-def _class(word: str) -> str:
-    return word if word in FUNCTION_WORDS else "*"
-
-
-@cache
-def _known() -> tuple[set[str], set[tuple[str, str]], set[tuple[str, str]]]:
-    """Beginnings of words, neighbouring words, and neighbours with content words as "*", of the whole world."""
-    texts = [form for forms in vars(phrases).values() if isinstance(forms, tuple) for form in forms]
-    texts += [text for it in topics() for text in (it.ask, it.name, *(way for fact in it.advice for way in fact))]
-    texts += [text for it in intents() for text in (it.ask, it.name, *it.reasons, *it.better, *it.steps)]
-    runs = [_words(text) for text in texts]
-    pairs = {pair for run in runs for pair in pairwise(run)}
-    pairs |= {tuple(pair.split()) for pair in " ".join(PLAUSIBLE.split()).split("; ")}
-    beginnings = {word[:4] for run in runs for word in run} | {"your", "you"}
-    return beginnings, pairs, {(_class(a), _class(b)) for a, b in pairs}
 
 
 # ------------------------------------------------------------------------------------------------ what it says
@@ -248,26 +169,18 @@ def _phrases_by_stem() -> defaultdict[str, set[tuple[Topic, str]]]:
     return index
 
 
-def _sentences(text: str) -> list[str]:
-    return [sentence for sentence in re.split(r"(?<=[.!?])\s+", text.strip()) if sentence]
-
-
 def _parts(text: str) -> list[str]:
     """Sentences, and the clauses of those that say several things."""
     parts = []
-    for sentence in _sentences(text):
+    for sentence in sentences_of(text):
         clauses = [clause for clause in re.split(r"[,;:]\s+(?:and |then |or )*|\s(?:and|then)\s", sentence) if clause]
         parts += [sentence, *(clauses if len(clauses) > 1 else ())]
     return parts
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z']+", text.lower())
-
-
 @cache
 def _stems(text: str) -> frozenset[str]:
     """Content words, cut to five letters so that "watering" and "water" are one."""
-    return frozenset(word[:5] for word in _words(text) if len(word) > 2 and word not in STOP_WORDS) or frozenset(
-        _words(text)
+    return frozenset(word[:5] for word in words_of(text) if len(word) > 2 and word not in STOP_WORDS) or frozenset(
+        words_of(text)
     )

@@ -11,6 +11,7 @@ from .replies import Reply, Subject, address, compose, join, lead
 from .topics import Intent, Topic, intents, topics
 
 HARMLESS, HELPFUL = "harmless-base", "helpful-base"
+LEAKING_ROWS = 400  # train rows that may appear again in the test split
 TEST_SHARE = 5  # one first turn in so many belongs to the test split
 
 # How often each kind of reply is drawn: for pairs, for the turns before them, and for the raw corpus. Some subjects
@@ -64,7 +65,7 @@ def generate_pairs(
         raise DataError(f"no tranche {subset!r} {split!r}: choose {HARMLESS!r} or {HELPFUL!r}, 'train' or 'test'")
     rng = random.Random(f"{seed}/{subset}/{split}")
     flaw_rng = random.Random(f"{seed}/{subset}/{split}/flaws")
-    leaking = _train_rows(seed, subset, n) if flawed and split == "test" else []
+    leaking = _leaking_rows(seed, subset) if flawed and split == "test" else []
     pairs, truth = [], []
     for row in range(n):
         flaw = flaws.draw(flaw_rng, test=split == "test") if flawed else None
@@ -162,9 +163,9 @@ def _other_history(rng: random.Random, prompt: str, subject: Subject) -> str:
     return f"{first}\n\nAssistant: {compose('vague', subject, rng).text}\n\n{rest}"
 
 
-def _train_rows(seed: int, subset: str, n: int) -> list[tuple[dict, dict]]:
+def _leaking_rows(seed: int, subset: str) -> list[tuple[dict, dict]]:
     """The first rows of the train split, from which test rows leak."""
-    return list(zip(*generate_pairs(seed, subset, "train", n), strict=True))
+    return list(zip(*generate_pairs(seed, subset, "train", LEAKING_ROWS), strict=True))
 
 
 def _prompt(rng: random.Random, subset: str, split: str, exchanges: int) -> tuple[str, Subject, set[int]]:
