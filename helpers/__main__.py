@@ -173,6 +173,15 @@ def verify() -> None:
     out.print("data_cache/ is as its manifest says")
 
 
+@cache.command()
+def card() -> None:
+    """Write data_cache/README.md, the card of the embedded world, from its files."""
+    with _explained():
+        from helpers import card as world_card
+
+        out.print(_near(world_card.write()), markup=False)
+
+
 # --------------------------------------------------------------------------------------------------- errors
 
 

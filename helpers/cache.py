@@ -32,7 +32,7 @@ TRAINING = {
     "reward_learning_rate": 5e-4,
 }
 DIALOGUES, POLICY, JUDGE, EXPERIMENTS = "mini_hh", "policy", "reward_model", "experiments"
-MANIFEST = "manifest.json"
+MANIFEST, HELDOUT_SCORES = "manifest.json", "heldout_scores.csv"
 
 
 def build(*parts: str) -> None:
@@ -126,6 +126,20 @@ def _train_judge(folder: Path) -> None:
     training.train_reward_model(fresh, tokenizer, frames["train"], frames["test"], _settings(), trained)
     model, _ = models.load_reward_model(trained / "model", device="cpu")
     _ship(model, tokenizer, trained, folder, torch.float16)
+    _score_heldout(folder, frames["test"])
+
+
+def _score_heldout(folder: Path, heldout) -> None:
+    """Figures of the judge's held-out pairs beside it: its scores, and the latent utilities of the replies."""
+    import pandas as pd
+
+    from .scoring import pair_scores
+
+    known = [pd.DataFrame(judge_pairs(subset, "test", JUDGE_ROWS["test"])[1]) for subset in heldout["subset"].unique()]
+    truth = pd.concat(known, ignore_index=True)[["chosen_utility", "rejected_utility"]]
+    scores = pair_scores(folder, heldout, batch_size=32, device="cpu").round(4).reset_index(drop=True)
+    table = pd.concat([heldout["subset"].reset_index(drop=True), scores, truth], axis=1)
+    table.to_csv(folder / HELDOUT_SCORES, index=False)
 
 
 def judge_pairs(subset: str, split: str, n: int) -> tuple[list[dict], list[dict]]:

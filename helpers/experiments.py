@@ -49,17 +49,20 @@ def run(name: str, workers: int = 1) -> Iterator[str]:
         working = {pool.submit(measure, job, None if workers == 1 else 1): i for i, job in enumerate(todo)}
         try:
             for done in as_completed(working):
-                tables[working[done]] = done.result()
+                tables[working[done]], cuts = done.result()
                 yield todo[working[done]]["run"]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     table = pd.concat([tables[i] for i in range(len(todo))], ignore_index=True)
-    _keep(name, table, todo)
+    _keep(name, table, todo, cuts)
 
 
-def measure(settings: dict, threads: int | None = None) -> pd.DataFrame:
-    """Train, ask and judge the four models of one run of profile mini; return a row a response (COLUMNS)."""
+def measure(settings: dict, threads: int | None = None) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Train, ask and judge the four models of one run of profile mini.
+
+    Returns a row a response (COLUMNS) and the calibrated cut-offs, which depend on judge and held-out pairs only.
+    """
     import torch
 
     from . import stages
@@ -80,10 +83,11 @@ def measure(settings: dict, threads: int | None = None) -> pd.DataFrame:
             own = {"recipe": settings["recipe"], "seed": settings["seed"], "model": model, "decoding": decoding}
             parts.append(rows.assign(**own, **passed, **known, truth=[t.score for t in truth], prompt=range(len(rows))))
     table = pd.concat(parts, ignore_index=True)[COLUMNS]
-    return table.astype({"calibrated": int, "published": int, "good": int, "ended": int}).round({"score": 4})
+    table = table.astype({"calibrated": int, "published": int, "good": int, "ended": int}).round({"score": 4})
+    return table, {side: round(getattr(rules["calibrated"], side), 4) for side in ("harmless", "helpful")}
 
 
-def _keep(name: str, table: pd.DataFrame, todo: list[dict]) -> None:
+def _keep(name: str, table: pd.DataFrame, todo: list[dict], cuts: dict[str, float]) -> None:
     from .cache import enter_in_manifest
 
     TABLES.mkdir(exist_ok=True)
@@ -93,6 +97,7 @@ def _keep(name: str, table: pd.DataFrame, todo: list[dict]) -> None:
         "command": f"python -m helpers sweep {name}",
         "date": datetime.date.today().isoformat(),
         "rows": len(table),
+        "thresholds": cuts,
         "sha256": folders.sha256_of_file(path),
         "models": {part: folders.content_hash(DATA_CACHE / part) for part in ("policy", "reward_model", "mini_hh")},
         "versions": folders.versions(),

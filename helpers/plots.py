@@ -18,6 +18,7 @@ __all__ = [
     "per_prompt_scores",
     "rates",
     "score_distributions",
+    "seeds",
     "sft_curves",
     "show",
     "training_curves",
@@ -158,6 +159,31 @@ def length_histogram(
     axes[-1].set_xlabel(unit)
     parts = [f"{label(n)} {np.median(v):.0f} (from {v.min():.0f} to {v.max():.0f})" for n, v in values.items()]
     figure.alt = f"{title}, median in {unit}: " + "; ".join(parts) + "."
+    return figure
+
+
+@styled
+def seeds(rates: pd.DataFrame) -> Picture:
+    """HmR and HpR over training seeds, judge and oracle side by side: rows of `experiments.rates` for one recipe."""
+    models = list(dict.fromkeys(rates["model"]))
+    figure, axes = canvas(1, 2, width=9.6, height=1.2 + 0.75 * len(models), title="Over training seeds", sharey=True)
+    model_rows(axes[0], models, [label(m) for m in models])
+    parts = []
+    for ax, metric in zip(axes, ("hmr", "hpr"), strict=True):
+        ax.set(title=METRIC_TITLES[metric], xlim=(-3, 103), xticks=range(0, 101, 25), xlabel="% of responses")
+        ax.grid(axis="y", visible=False)
+        for row, model in enumerate(models):
+            own = rates[(rates["model"] == model) & (rates["metric"] == metric)].set_index("by")
+            for by, shift, fill in (("judge", -0.17, colour(model, row)), ("oracle", 0.17, "white")):
+                rate, style = own.loc[by], {"color": colour(model, row), "linewidth": 2.5}
+                ax.plot([rate["low"], rate["high"]], [row + shift] * 2, **style, solid_capstyle="round")
+                ax.plot(
+                    [rate["value"]], [row + shift], marker=marker(model), markersize=8, markerfacecolor=fill, **style
+                )
+                limits = f"{rate['value']:.1f} [{rate['low']:.1f}, {rate['high']:.1f}]"
+                parts.append(f"{label(model)} {METRIC_NAMES[metric]} by the {by} {limits}")
+    note(figure, "Filled: by the judge. Hollow: by the oracle. Line: 95 % interval over seeds and prompts.")
+    figure.alt = "Mean rates over training seeds with 95 % intervals: " + "; ".join(parts) + "."
     return figure
 
 

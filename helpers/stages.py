@@ -369,20 +369,37 @@ def thresholds(run: Run, rule: str | None = None) -> metrics.Thresholds:
     """
     if (rule or run.settings.thresholds) == "published":
         return metrics.PUBLISHED
-    rows = heldout_scores(run)
-    scores = pd.concat([rows["chosen_score"], rows["rejected_score"]], ignore_index=True)
-    harmless = pd.concat([rows["subset"].str.startswith("harmless")] * 2, ignore_index=True)
-    good = pd.concat([_held_good(run, rows, side) for side in ("chosen", "rejected")], ignore_index=True)
-    cuts = [metrics.calibrate(scores[side & good], scores[side & ~good]) for side in (harmless, ~harmless)]
+    replies = calibration_replies(run)
+    cuts = [
+        metrics.calibrate(own["score"][own["good"]], own["score"][~own["good"]])
+        for own in (replies[replies["side"] == side] for side in metrics.SIDES)
+    ]
     return metrics.Thresholds(*cuts, "calibrated")
 
 
-def _held_good(run: Run, rows: pd.DataFrame, side: str) -> pd.Series:
-    if not knows_truth(run):
-        return pd.Series([side == "chosen"] * len(rows))
-    from .synthetic import judge
+def calibration_replies(run: Run) -> pd.DataFrame:
+    """Every reply of the held-out pairs with columns side ("harmful", "helpful"), score and good.
 
-    return pd.Series([judge(*reply).good for reply in zip(rows["prompt"], rows[side], strict=True)])
+    In the embedded world the oracle says what is good, elsewhere the label does: chosen is good, rejected is not.
+    """
+    rows = heldout_scores(run)
+    side = rows["subset"].str.startswith("harmless").map({True: "harmful", False: "helpful"})
+    both = [
+        (rows["prompt"], rows[reply], rows[f"{reply}_score"], reply == "chosen") for reply in ("chosen", "rejected")
+    ]
+    frames = [
+        pd.DataFrame({"side": side, "prompt": prompt, "reply": reply, "score": score, "good": good})
+        for prompt, reply, score, good in both
+    ]
+    replies = pd.concat(frames, ignore_index=True)
+    if knows_truth(run):
+        from .synthetic import judge
+
+        known = pd.Series([judge(row.prompt, row.reply).good for row in replies.itertuples()])
+        # Of a handful of replies (profile smoke) none may be good on a side: there the labels must do.
+        if (known.groupby(replies["side"]).nunique() == 2).all():
+            replies["good"] = known
+    return replies[["side", "score", "good"]]
 
 
 def knows_truth(run: Run) -> bool:

@@ -93,3 +93,27 @@ def test_nothing_else_changes():
 
 def test_a_folder_is_loaded():
     assert run(policy=tiny.policy_folder()).equals(run())
+
+
+def test_samples_are_the_seeds_and_leave_the_generator_alone():
+    state = torch.get_rng_state()
+    first = run(sample_seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(5)
+    assert run(sample_seed=1).equals(first)
+    assert not run(sample_seed=2)["response"].equals(first["response"])
+    assert not run()["response"].equals(first["response"])
+
+
+def test_samples_follow_the_whole_distribution():
+    """The first token, drawn often, comes as often as the softmax says: no top-k, no temperature."""
+    model, tokenizer = tiny.policy()
+    ids = tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        chances = model(input_ids=ids).logits[0, -1].softmax(-1)
+    drawn = run([PROMPTS[0]] * 600, batch_size=600, max_new_tokens=1, sample_seed=0)
+    outside = chances.topk(50).indices
+    rare = {tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in range(len(chances)) if i not in outside}
+    share = drawn["response"].isin(rare).mean()
+    expected = 1 - float(chances.topk(50).values.sum())
+    assert abs(share - expected) < 4 * (expected * (1 - expected) / 600) ** 0.5 + 0.05

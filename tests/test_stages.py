@@ -9,6 +9,7 @@ import pytest
 from helpers import metrics, runs, stages
 from helpers.dialogues import ASSISTANT, first_turn
 from helpers.errors import DataError, StageError
+from helpers.synthetic import judge as oracle
 
 OFFICIAL = Path(__file__).parents[2] / "shared" / "hh-rlhf-official"
 
@@ -87,11 +88,21 @@ def test_official_files_give_the_papers_prompts_unless_a_number_is_asked_for(cou
 def test_thresholds_follow_the_rule_and_the_judge(course):
     run = course()
     assert stages.thresholds(run, "published") == metrics.PUBLISHED
-    cuts, rows = stages.thresholds(run), stages.heldout_scores(run)
-    assert cuts.rule == "calibrated"
-    for side, cut in (("harmless", cuts.harmless), ("helpful", cuts.helpful)):
-        mine = rows[rows["subset"].str.startswith(side)]
-        assert cut == metrics.calibrate(mine["chosen_score"], mine["rejected_score"])
+    cuts, rows = stages.thresholds(run), stages.calibration_replies(run)
+    assert cuts.rule == "calibrated" and len(rows) == 2 * len(stages.heldout_scores(run))
+    for side, cut in (("harmful", cuts.harmless), ("helpful", cuts.helpful)):
+        mine = rows[rows["side"] == side]
+        assert cut == metrics.calibrate(mine["score"][mine["good"]], mine["score"][~mine["good"]])
+
+
+def test_good_is_what_the_oracle_says_or_else_the_label(course):
+    embedded = course()
+    rows, pairs = stages.calibration_replies(embedded), stages.heldout_scores(embedded)
+    said = [oracle(row.prompt, row.chosen).good for row in pairs.itertuples()]
+    labels = [True] * len(pairs)
+    assert rows["good"].tolist()[: len(pairs)] in (said, labels)
+    folder = course(run="own", dataset=str(stages.EMBEDDED["dataset"]))
+    assert stages.calibration_replies(folder)["good"].tolist() == labels + [False] * len(pairs)
 
 
 def test_an_unknown_model_and_a_training_that_never_was_are_named(course):

@@ -293,6 +293,12 @@ def test_the_oracle_reads_the_last_wish():
     assert judge(prompt, " I must say no to that. I hope you understand.").good
 
 
+def test_the_cue_may_stand_in_the_response():
+    prompt = HELPFUL_PROMPT.removesuffix(ASSISTANT)
+    assert judge(prompt, f"{ASSISTANT}{TWO_FACTS}") == judge(HELPFUL_PROMPT, TWO_FACTS)
+    assert judge(HELPFUL_PROMPT, f"{ASSISTANT}{TWO_FACTS}").kind == "run_on"
+
+
 def test_scores_order_the_kinds():
     better, worse = judge(HELPFUL_PROMPT, TWO_FACTS), judge(HELPFUL_PROMPT, " Put oil on each hinge. Good luck!")
     assert better.score > worse.score > judge(HELPFUL_PROMPT, " It depends on many things. Good luck!").score > 0

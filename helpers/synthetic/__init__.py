@@ -1,6 +1,6 @@
 """The embedded world: HH-style dialogues of our own making, whose truth is known."""
 
 from .judge import Judgement, judge
-from .world import HARMLESS, HELPFUL, describe, generate_pairs, raw_corpus
+from .world import HARMLESS, HELPFUL, describe, generate_pairs, is_hard, raw_corpus
 
-__all__ = ["HARMLESS", "HELPFUL", "Judgement", "describe", "generate_pairs", "judge", "raw_corpus"]
+__all__ = ["HARMLESS", "HELPFUL", "Judgement", "describe", "generate_pairs", "is_hard", "judge", "raw_corpus"]

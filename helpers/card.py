@@ -1,0 +1,248 @@
+"""data_cache/README.md: what the embedded world is, measured from its files. No figure in it is typed."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from . import cache, experiments, metrics, synthetic
+from .folders import read_json
+from .metrics import LABELS, METRIC_NAMES
+from .settings import DATA_CACHE
+from .synthetic import flaws
+
+TRANCHES = (synthetic.HARMLESS, synthetic.HELPFUL)
+GAPS = ((0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 99.0))  # between latent utilities: from ambiguous to clear
+
+
+def write() -> Path:
+    """Write the card. Raises DataError when a table of experiments is missing."""
+    path = DATA_CACHE / "README.md"
+    path.write_text(render(), encoding="utf-8")
+    return path
+
+
+def render() -> str:
+    """The card as Markdown, the same for the same files."""
+    folder = FileSystemLoader(Path(__file__).parent)
+    template = Environment(loader=folder, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    template.filters["table"] = _markdown
+    table = experiments.load("seeds")
+    parts = {
+        "manifest": read_json(DATA_CACHE / cache.MANIFEST)["made"],
+        "sizes": _sizes(),
+        "dialogues": _dialogues(),
+        "flaws": _flaws(),
+        "policy": _policy(table),
+        "judge": _judge(),
+        "cutoffs": read_json(experiments.TABLES / "seeds.json")["thresholds"],
+        "sweep": _sweep(table),
+    }
+    return template.get_template("card.md.j2").render(parts)
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    lines = [list(map(str, frame.columns)), ["---"] * frame.shape[1], *frame.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _sizes() -> dict:
+    from .synthetic.topics import intents, topics
+
+    files = read_json(DATA_CACHE / cache.MANIFEST)["files"]
+    by_part = pd.Series({name: file["bytes"] for name, file in files.items()})
+    whole = by_part.groupby(by_part.index.str.split("/").str[0]).sum() / 2**20
+    return {
+        "parts": {name: f"{size:.1f}" for name, size in whole.items()},
+        "all": f"{whole.sum():.1f}",
+        "topics": len(topics()),
+        "intents": len(intents()),
+        "hard": sum(map(synthetic.is_hard, (*topics(), *intents()))),
+    }
+
+
+def _dialogues() -> dict:
+    described = {
+        (subset, split): synthetic.describe(*synthetic.generate_pairs(cache.WORLD_SEED, subset, split, n))
+        for subset in TRANCHES
+        for split, n in cache.ROWS.items()
+    }
+    rows = [
+        {
+            "tranche": f"{subset} {split}",
+            "pairs": facts["pairs"],
+            "turns 1 / 2 / 3 / 4, %": " / ".join(f"{100 * n / facts['pairs']:.0f}" for n in facts["turns"].values()),
+            "words: transcript": f"{facts['transcript_words']:.1f}",
+            "chosen reply": f"{facts['chosen_words']:.1f}",
+            "rejected reply": f"{facts['rejected_words']:.1f}",
+            "chosen is longer, %": f"{100 * facts['longer_chosen']:.1f}",
+            "label agrees with latent order, %": f"{100 * facts['label_agreement']:.1f}",
+            "same, clear pairs, %": f"{100 * facts['clear_label_agreement']:.1f}",
+            "two annotators agree, %": f"{100 * facts['annotator_agreement']:.1f}",
+            "distinct chosen replies, %": f"{100 * facts['distinct_chosen']:.1f}",
+        }
+        for (subset, split), facts in described.items()
+    ]
+    kinds = [
+        {"tranche": f"{subset} train", "side": side, "kinds": _shares(described[subset, "train"][f"{side}_kinds"])}
+        for subset in TRANCHES
+        for side in ("chosen", "rejected")
+    ]
+    return {"table": pd.DataFrame(rows), "kinds": pd.DataFrame(kinds)}
+
+
+def _shares(counts: dict) -> str:
+    return ", ".join(f"{kind} {100 * n / sum(counts.values()):.0f} %" for kind, n in counts.items())
+
+
+def _flaws() -> pd.DataFrame:
+    found = {
+        f"{subset} {split}": synthetic.describe(*synthetic.generate_pairs(cache.WORLD_SEED, subset, split, n))["flaws"]
+        for subset in TRANCHES
+        for split, n in cache.ROWS.items()
+    }
+    rates = flaws.RATES | {"leaked": flaws.LEAKED}
+    rows = [
+        {
+            "flaw": name,
+            "rate, %": f"{100 * rate:.1f}",
+            **{where: counts.get(name, 0) for where, counts in found.items()},
+        }
+        for name, rate in rates.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _policy(table: pd.DataFrame) -> dict:
+    log = pd.read_csv(DATA_CACHE / cache.POLICY / "training_log.csv")
+    loss = log.loc[log["split"] == "heldout", "loss"].iloc[-1]
+    config = read_json(DATA_CACHE / cache.POLICY / "config.json")
+    base = table[(table["model"] == "base") & (table["recipe"] == "recommended")]
+    one = base[(base["seed"] == base["seed"].min())]
+    rows = []
+    for (decoding, side), part in one.groupby(["decoding", "side"], sort=False):
+        empty, garbage, runs_on = (part["kind"] == kind for kind in ("empty", "garbage", "run_on"))
+        shares = {
+            "good": part["good"] == 1,
+            "weak": (part["good"] == 0) & ~empty & ~garbage & ~runs_on,
+            "empty": empty,
+            "garbage": garbage,
+            "runs on": runs_on,
+            "ended with EOS": part["ended"] == 1,
+        }
+        named = {f"{name}, %": str(metrics.wilson(share)) for name, share in shares.items()}
+        rows.append({"decoding": decoding, "prompts": side, "n": len(part), **named})
+    return {
+        "config": config,
+        "loss": f"{loss:.3f}",
+        "perplexity": f"{np.exp(loss):.2f}",
+        "documents": cache.HELDOUT_DOCUMENTS,
+        "base": pd.DataFrame(rows),
+    }
+
+
+def _judge() -> dict:
+    pairs = pd.read_csv(DATA_CACHE / cache.JUDGE / cache.HELDOUT_SCORES)
+    right = pairs["chosen_score"] > pairs["rejected_score"]
+    better = pairs["chosen_utility"] > pairs["rejected_utility"]
+    gap = (pairs["chosen_utility"] - pairs["rejected_utility"]).abs()
+    choices = [
+        ("all", gap >= 0),
+        *((f"{low} to {high}" if high < 9 else f"over {low}", (gap >= low) & (gap < high)) for low, high in GAPS),
+    ]
+    choices += [("clear: over 1", gap > 1)] + [
+        (f"clear, {subset}", (gap > 1) & (pairs["subset"] == subset)) for subset in TRANCHES
+    ]
+    rows = [
+        {
+            "pairs, by distance of latent utilities": name,
+            "n": int(which.sum()),
+            "judge agrees with label, %": str(metrics.wilson(right[which])),
+            "judge agrees with latent order, %": str(metrics.wilson((right == better)[which])),
+            "label agrees with latent order, %": str(metrics.wilson(better[which])),
+        }
+        for name, which in choices
+    ]
+    return {"pairs": len(pairs), "table": pd.DataFrame(rows)}
+
+
+def _sweep(table: pd.DataFrame) -> dict:
+    record = read_json(experiments.TABLES / "seeds.json")
+    rates = experiments.rates(table)
+    shown = rates["low"].map("{:.1f}".format) + ", " + rates["high"].map("{:.1f}".format)
+    rates["shown"] = rates["value"].map("{:.1f}".format) + " [" + shown + "]"
+    wide = rates.pivot(index=["recipe", "decoding", "model"], columns=["by", "metric"], values="shown")
+    order = [(by, metric) for by in experiments.JUDGED_BY for metric in METRIC_NAMES]
+    wide = wide[order].loc[
+        [key for key in wide.index if key[1] == "greedy"] + [k for k in wide.index if k[1] != "greedy"]
+    ]
+    wide.columns = [f"{METRIC_NAMES[metric]}, {by}" for by, metric in order]
+    wide = wide.reset_index().assign(model=lambda rows: rows["model"].map(LABELS))
+    return {
+        "record": record,
+        "rates": wide,
+        "agreement": _agreement(table),
+        "gain": _gains(table),
+        "fluency": _fluency(table),
+    }
+
+
+def _gains(table: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for a, b in (("base", "sft"), ("base", "dpo"), ("sft", "sft_dpo"), ("dpo", "sft_dpo")):
+        gaps = experiments.differences(table, a, b)
+        for row in gaps[gaps["by"] != "judge, published cut-offs"].itertuples():
+            rows.append(
+                {
+                    "recipe": row.recipe,
+                    "decoding": row.decoding,
+                    "from": LABELS[a],
+                    "to": LABELS[b],
+                    "metric": METRIC_NAMES[row.metric],
+                    "by": row.by,
+                    "points [95 % interval]": f"{row.value:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
+                    "least and most of the seeds": f"{row.least:+.1f}, {row.most:+.1f}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _agreement(table: pd.DataFrame) -> pd.DataFrame:
+    """How well the judge's scores rank the responses of each policy, and how often its verdict is the oracle's."""
+    rows = []
+    for (recipe, decoding, model), part in table.groupby(["recipe", "decoding", "model"], sort=False):
+        sides = {side: own for side, own in part.groupby("side")}
+        rows.append(
+            {
+                "recipe": recipe,
+                "decoding": decoding,
+                "model": LABELS[model],
+                "Spearman: all": f"{part['score'].corr(part['truth'], method='spearman'):.2f}",
+                **{
+                    f"Spearman: {side}": f"{own['score'].corr(own['truth'], method='spearman'):.2f}"
+                    for side, own in sides.items()
+                },
+                **{
+                    f"same verdict, {side}, %": f"{100 * (own['calibrated'] == own['good']).mean():.1f}"
+                    for side, own in sides.items()
+                },
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _fluency(table: pd.DataFrame) -> pd.DataFrame:
+    rows = [
+        {
+            "recipe": recipe,
+            "decoding": decoding,
+            "model": LABELS[model],
+            "garbage, %": f"{100 * (part['kind'] == 'garbage').mean():.2f}",
+            "runs on, %": f"{100 * (part['kind'] == 'run_on').mean():.2f}",
+            "empty, %": f"{100 * (part['kind'] == 'empty').mean():.2f}",
+            "ended with EOS, %": f"{100 * part['ended'].mean():.2f}",
+        }
+        for (recipe, decoding, model), part in table.groupby(["recipe", "decoding", "model"], sort=False)
+    ]
+    return pd.DataFrame(rows)

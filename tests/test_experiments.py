@@ -1,0 +1,107 @@
+"""Tables of many trainings: what the runs are, and how seeds and prompts enter the intervals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import cache, experiments, folders, statistics
+from helpers.errors import DataError, SettingsError
+from helpers.settings import RECIPES, resolve
+
+
+def test_every_run_of_an_experiment_is_a_valid_run_of_its_own():
+    todo = experiments.jobs("seeds")
+    assert len({job["run"] for job in todo}) == len(todo) == len(RECIPES) * experiments.SEEDS
+    assert experiments.SEEDS >= 5 and experiments.PROMPTS_A_SIDE >= 200
+    assert all(resolve(**job).run_name == job["run"] for job in todo)
+
+
+def test_an_unknown_experiment_is_named():
+    with pytest.raises(SettingsError, match=r"'seed'.*choose seeds"):
+        experiments.jobs("seed")
+
+
+def test_a_missing_table_says_how_to_make_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(experiments, "TABLES", tmp_path)
+    with pytest.raises(DataError, match="helpers sweep seeds"):
+        experiments.load("seeds")
+
+
+def made_up(better: float, seeds: int = 5, prompts: int = 40) -> pd.DataFrame:
+    """Two models; ``better`` is how much more often the second is good."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for model, chance in (("base", 0.3), ("sft", 0.3 + better)):
+        for seed in range(seeds):
+            for side in ("harmful", "helpful"):
+                for prompt in range(prompts):
+                    good = int(rng.random() < chance)
+                    rows.append(["recommended", seed, model, "greedy", side, prompt, good, good, 0])
+    names = ["recipe", "seed", "model", "decoding", "side", "prompt", "good", "calibrated", "published"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def test_rates_are_means_over_seeds_with_limits_around_them():
+    table = made_up(0.3)
+    rates = experiments.rates(table).set_index(["model", "metric", "by"])
+    mine = table[(table["model"] == "sft") & (table["side"] == "harmful")]
+    row = rates.loc[("sft", "hmr", "oracle")]
+    assert row["value"] == pytest.approx(100 * mine["good"].mean(), abs=0.01)
+    assert row["low"] < row["value"] < row["high"] and row["least"] <= row["value"] <= row["most"]
+    both = rates.loc[[("sft", "hmr", "oracle"), ("sft", "hpr", "oracle")], "value"].mean()
+    assert rates.loc[("sft", "cas", "oracle"), "value"] == pytest.approx(both, abs=0.02)
+    assert rates.loc[("sft", "cas", "judge, published cut-offs"), "value"] == 0
+
+
+def test_a_real_difference_is_told_from_none():
+    for better, found in ((0.35, True), (0.0, False)):
+        gaps = experiments.differences(made_up(better), "base", "sft").set_index(["metric", "by"])
+        row = gaps.loc[("cas", "oracle")]
+        assert (row["low"] > 0) == found
+        assert row["value"] == pytest.approx(100 * better, abs=12)
+
+
+@given(st.floats(0, 1), st.integers(2, 6), st.integers(2, 30))
+def test_what_does_not_vary_has_no_width(value, seeds, prompts):
+    low, high = statistics.crossed_limits([np.full((seeds, prompts), value)])
+    assert low == pytest.approx(value) and high == pytest.approx(value)
+
+
+def test_seeds_that_differ_widen_the_limits():
+    rng = np.random.default_rng(1)
+    steady = (rng.random((5, 200)) < 0.5).astype(float)
+    uneven = (rng.random((5, 200)) < np.linspace(0.1, 0.9, 5)[:, None]).astype(float)
+    narrow, wide = (np.ptp(statistics.crossed_limits([values])) for values in (steady, uneven))
+    assert wide > 2 * narrow
+
+
+def test_limits_hold_the_truth_about_as_often_as_they_say():
+    """Prompts and seeds both vary; the true mean is 0.5. At least 90 of 100 intervals of 95 % must hold it."""
+    rng = np.random.default_rng(2)
+    held = 0
+    for _ in range(100):
+        ease, luck = rng.normal(0, 0.15, 60), rng.normal(0, 0.05, 8)
+        values = (rng.random((8, 60)) < np.clip(0.5 + ease + luck[:, None], 0, 1)).astype(float)
+        low, high = statistics.crossed_limits([values], resamples=400)
+        held += low <= 0.5 <= high
+    assert held >= 90
+
+
+def test_the_shipped_table_is_whole():
+    table, record = experiments.load("seeds"), folders.read_json(experiments.TABLES / "seeds.json")
+    assert list(table.columns) == experiments.COLUMNS
+    assert len(table) == record["rows"] == len(record["runs"]) * 4 * 2 * 2 * experiments.PROMPTS_A_SIDE
+    assert record["models"] == {
+        part: folders.content_hash(cache.DATA_CACHE / part) for part in ("policy", "reward_model", "mini_hh")
+    }
+    assert {job["run"] for job in record["runs"]} == {job["run"] for job in experiments.jobs("seeds")}
+    counts = table.groupby(["recipe", "seed", "model", "decoding", "side"]).size()
+    assert (counts == experiments.PROMPTS_A_SIDE).all()
+
+
+def test_the_card_is_what_the_files_say():
+    from helpers import card
+
+    assert (cache.DATA_CACHE / "README.md").read_text("utf-8") == card.render()
