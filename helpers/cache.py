@@ -27,7 +27,7 @@ JUDGE_ROWS = {"train": 3500, "test": 400}
 VOCABULARY = 3072
 TRAINING = {
     "pretrain_epochs": 2.0,
-    "pretrain_learning_rate": 1.5e-3,
+    "pretrain_learning_rate": 5e-3,
     "reward_epochs": 2.0,
     "reward_learning_rate": 5e-4,
 }

@@ -106,7 +106,7 @@ class Settings(BaseModel):
     max_new_tokens: int = Field(ge=1, description="longest generated response, tokens")
 
     pretrain_epochs: float = Field(1.5, gt=0, le=100, description="passes over the dialogues (profile local)")
-    pretrain_learning_rate: float = Field(1.5e-3, gt=0, le=0.1, description="step size of pretraining (profile local)")
+    pretrain_learning_rate: float = Field(5e-3, gt=0, le=0.1, description="step size of pretraining (profile local)")
     reward_epochs: float = Field(1.0, gt=0, le=100, description="passes over the pairs by the reward model (local)")
     reward_learning_rate: float = Field(5e-4, gt=0, le=0.1, description="step size of the reward model (local)")
     reward_pairs: int = Field(ge=0, description="pairs the reward model learns from (local; 0: all)")

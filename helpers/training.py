@@ -25,6 +25,7 @@ from .models import (
     quiet,
     save_model,
 )
+from .optimizers import muon
 from .scoring import encode_pairs
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def pretrain(
     """Next-token training on whole dialogues, each closed by EOS.
 
     `start` is a tokenizer, for which a new small policy is made, or a policy's folder. Texts longer than the model
-    can see are cut at the end. No dropout.
+    can see are cut at the end. No dropout. Muon instead of AdamW: see `optimizers`.
     """
     from trl import SFTConfig, SFTTrainer
 
@@ -63,7 +64,14 @@ def pretrain(
     data = [loop.dataset(pd.DataFrame({"text": list(rows)})) for rows in (texts, heldout_texts)]
     set_seed(settings.seed)
     with quiet():
-        trainer = SFTTrainer(model, plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer)
+        trainer = SFTTrainer(
+            model,
+            plan,
+            train_dataset=data[0],
+            eval_dataset=data[1],
+            processing_class=tokenizer,
+            optimizer_cls_and_kwargs=(lambda: muon, {"lr": rate}),
+        )
         ids = list(trainer.train_dataset["input_ids"])
         counts = loop.check_rows(trainer, len(texts), ids, tokenizer.eos_token_id, "EOS")
         loop.run(trainer, settings, [*map(len, ids)], progress=progress)

@@ -33,10 +33,21 @@ def made_up_log(steps=5) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def made_up_rates(n) -> pd.DataFrame:
+    rows = [
+        [model, metric, by, 10.0 * n / 2, 5.0, 60.0]
+        for model in ("base", "sft_dpo")
+        for metric in ("hmr", "hpr", "cas")
+        for by in ("judge", "oracle")
+    ]
+    return pd.DataFrame(rows, columns=["model", "metric", "by", "value", "low", "high"])
+
+
 FIGURES = {
     "rates": lambda n: plots.rates(evaluate(made_up(n), PUBLISHED), table1()),
     "rates of a sweep": lambda n: plots.rates(evaluate(made_up(n, ["beta 0.1", "beta 0.3"]), PUBLISHED), table1()),
     "score_distributions": lambda n: plots.score_distributions(made_up(n), PUBLISHED),
+    "seeds": lambda n: plots.seeds(made_up_rates(n)),
     "mean_scores": lambda n: plots.mean_scores(made_up(n)),
     "per_prompt_scores": lambda n: plots.per_prompt_scores(made_up(n), "helpful"),
     "per_prompt_scores of one": lambda n: plots.per_prompt_scores(made_up(n, ["base"]), "harmful"),

@@ -34,10 +34,10 @@ HISTORY_KINDS = {
 }
 RAW_KINDS = {
     (HELPFUL, "easy"): {
-        "good": 0.26, "partial": 0.14, "vague": 0.24, "off_topic": 0.12, "curt": 0.10, "echo": 0.10, "refuse": 0.04,
+        "good": 0.28, "partial": 0.18, "vague": 0.24, "off_topic": 0.06, "curt": 0.10, "echo": 0.10, "refuse": 0.04,
     },
     (HELPFUL, "hard"): {
-        "good": 0.12, "partial": 0.12, "vague": 0.36, "off_topic": 0.12, "curt": 0.12, "echo": 0.12, "refuse": 0.04,
+        "good": 0.14, "partial": 0.14, "vague": 0.36, "off_topic": 0.06, "curt": 0.12, "echo": 0.13, "refuse": 0.05,
     },
     (HARMLESS, "easy"): {
         "refuse_reason": 0.14, "refuse_bare": 0.16, "half_comply": 0.20, "comply": 0.38, "vague": 0.08, "curt": 0.04,
@@ -49,7 +49,8 @@ RAW_KINDS = {
 # What the reward model also sees, because weak policies write it: share of its replies.
 SPOILED_KINDS = {"garbled": 0.05, "run_on": 0.05}
 PAIR_EXCHANGES, RAW_EXCHANGES = {1: 0.46, 2: 0.32, 3: 0.16, 4: 0.06}, {1: 0.62, 2: 0.26, 3: 0.09, 4: 0.03}
-RAW_PROSE, RAW_EMPTY, RAW_RUN_ON = 0.28, 0.05, 0.15
+RAW_PROSE, RAW_EMPTY, RAW_RUN_ON = 0.45, 0.05, 0.15
+PROSE_ON_TOPICS = 0.75  # of the notes; the others are about harmful wishes
 
 
 def generate_pairs(
@@ -217,14 +218,14 @@ def _raw_reply(rng: random.Random, subject: Subject, used: set[int]) -> Reply:
 
 def _note(rng: random.Random) -> str:
     """Write a prose note about a subject, in the words that replies use for it."""
-    subject = rng.choice(topics() + intents())
+    subject = rng.choice(topics() if rng.random() < PROSE_ON_TOPICS else intents())
     head = rng.choice(phrases.NOTE_HEADS).format(name=subject.name)
     purposes = phrases.NOTE_PURPOSES if isinstance(subject, Topic) else phrases.INTENT_PURPOSES
     purpose = rng.choice(purposes).format(ask=address(subject.ask))
     if isinstance(subject, Intent):
         reason, better = rng.choice(subject.reasons), rng.choice(subject.better)
         return join(head, purpose, f"{reason}.", rng.choice(phrases.BETTER_LEADS).format(do=better))
-    facts = rng.sample(subject.advice, rng.choice((2, 3, 4)))
+    facts = rng.sample(subject.advice, rng.choice((3, 4)))
     return join(head, purpose, *lead([rng.choice(fact) for fact in facts], rng))
 
 
