@@ -24,7 +24,7 @@ NOTEBOOKS = ROOT / "notebooks"
 LEDGER = "notebooks/course.json"
 RESULTS = "metrics and report"  # the last step of a whole run
 # Code that decides how the course is run and shown, not what a notebook computes.
-NOT_INSIDE_NOTEBOOKS = {"course.py", "execution.py", "progress.py", "doctor.py", "__main__.py"}
+NOT_INSIDE_NOTEBOOKS = {"card.py", "card.md.j2", "course.py", "execution.py", "progress.py", "doctor.py", "__main__.py"}
 SWITCHES = ("profile", "recipe", "seed", "device")
 
 
