@@ -1,5 +1,6 @@
 """data_cache/README.md: what the embedded world is, measured from its files. No figure in it is typed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from . import cache, experiments, metrics, synthetic
 from .folders import read_json
 from .metrics import LABELS, METRIC_NAMES
-from .settings import DATA_CACHE
+from .settings import DATA_CACHE, RECIPES
 from .synthetic import flaws
+from .synthetic.annotators import crowd
 
 TRANCHES = (synthetic.HARMLESS, synthetic.HELPFUL)
 GAPS = ((0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 99.0))  # between latent utilities: from ambiguous to clear
@@ -32,6 +34,7 @@ def render() -> str:
     parts = {
         "manifest": read_json(DATA_CACHE / cache.MANIFEST)["made"],
         "sizes": _sizes(),
+        "crowd": _crowd(),
         "dialogues": _dialogues(),
         "flaws": _flaws(),
         "policy": _policy(table),
@@ -60,6 +63,14 @@ def _sizes() -> dict:
         "intents": len(intents()),
         "hard": sum(map(synthetic.is_hard, (*topics(), *intents()))),
     }
+
+
+def _crowd() -> dict:
+    annotators = crowd()
+    temperatures, tastes = [one.temperature for one in annotators], [one.length for one in annotators]
+    figures = {"sharpest": min(temperatures), "dullest": max(temperatures), "length": np.mean(tastes)}
+    figures |= {"shortest": min(tastes), "longest": max(tastes)}
+    return {"n": len(annotators)} | {name: f"{value:.2f}" for name, value in figures.items()}
 
 
 def _dialogues() -> dict:
@@ -168,44 +179,36 @@ def _judge() -> dict:
 
 
 def _sweep(table: pd.DataFrame) -> dict:
-    record = read_json(experiments.TABLES / "seeds.json")
-    rates = experiments.rates(table)
-    shown = rates["low"].map("{:.1f}".format) + ", " + rates["high"].map("{:.1f}".format)
-    rates["shown"] = rates["value"].map("{:.1f}".format) + " [" + shown + "]"
-    wide = rates.pivot(index=["recipe", "decoding", "model"], columns=["by", "metric"], values="shown")
-    order = [(by, metric) for by in experiments.JUDGED_BY for metric in METRIC_NAMES]
-    wide = wide[order].loc[
-        [key for key in wide.index if key[1] == "greedy"] + [k for k in wide.index if k[1] != "greedy"]
-    ]
-    wide.columns = [f"{METRIC_NAMES[metric]}, {by}" for by, metric in order]
-    wide = wide.reset_index().assign(model=lambda rows: rows["model"].map(LABELS))
     return {
-        "record": record,
-        "rates": wide,
-        "agreement": _agreement(table),
+        "record": read_json(experiments.TABLES / "seeds.json"),
+        "rates": _wide(experiments.rates(table), experiments.JUDGED_BY, sign=""),
         "gain": _gains(table),
+        "agreement": _agreement(table),
         "fluency": _fluency(table),
     }
 
 
 def _gains(table: pd.DataFrame) -> pd.DataFrame:
+    """What each step adds, in points."""
+    steps = (("base", "sft"), ("base", "dpo"), ("sft", "sft_dpo"), ("dpo", "sft_dpo"))
+    parts = [experiments.differences(table, a, b).assign(model=f"{LABELS[a]} to {LABELS[b]}") for a, b in steps]
+    return _wide(pd.concat(parts, ignore_index=True), ("oracle", "judge"), sign="+").rename(columns={"model": "step"})
+
+
+def _wide(rates: pd.DataFrame, by: Iterable[str], sign: str) -> pd.DataFrame:
+    """One row a recipe, decoding and model; one column a judge and metric: "value [low, high]"."""
+    keys = ["recipe", "decoding", "model"]
     rows = []
-    for a, b in (("base", "sft"), ("base", "dpo"), ("sft", "sft_dpo"), ("dpo", "sft_dpo")):
-        gaps = experiments.differences(table, a, b)
-        for row in gaps[gaps["by"] != "judge, published cut-offs"].itertuples():
-            rows.append(
-                {
-                    "recipe": row.recipe,
-                    "decoding": row.decoding,
-                    "from": LABELS[a],
-                    "to": LABELS[b],
-                    "metric": METRIC_NAMES[row.metric],
-                    "by": row.by,
-                    "points [95 % interval]": f"{row.value:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
-                    "least and most of the seeds": f"{row.least:+.1f}, {row.most:+.1f}",
-                }
-            )
-    return pd.DataFrame(rows)
+    for (recipe, decoding, model), own in rates.groupby(keys, sort=False):
+        cells = own.set_index(["by", "metric"])
+        row = {"recipe": recipe, "decoding": decoding, "model": LABELS.get(model, model)}
+        for who in by:
+            for metric, name in METRIC_NAMES.items():
+                value, low, high = (cells.loc[(who, metric), what] for what in ("value", "low", "high"))
+                row[f"{name}, {who}"] = f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+        rows.append(row)
+    first = {name: place for place, name in enumerate((*reversed(RECIPES), "greedy", "sampled"))}
+    return pd.DataFrame(rows).sort_values(keys[:2], key=lambda column: column.map(first), kind="stable")
 
 
 def _agreement(table: pd.DataFrame) -> pd.DataFrame:
