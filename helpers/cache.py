@@ -23,13 +23,16 @@ WORLD_SEED = 0
 JUDGE_SEED = 1  # the reward model's pairs come from another seed than the policies'
 ROWS = {"train": 4200, "test": 600}
 RAW_DOCUMENTS, HELDOUT_DOCUMENTS = 21_000, 300
-JUDGE_ROWS = {"train": 3500, "test": 400}
+JUDGE_ROWS = {  # facts about many topics need many pairs, stances need few
+    "train": {synthetic.HARMLESS: 4000, synthetic.HELPFUL: 14000},
+    "test": {synthetic.HARMLESS: 400, synthetic.HELPFUL: 400},
+}
 VOCABULARY = 3072
 TRAINING = {
     "pretrain_epochs": 2.0,
     "pretrain_learning_rate": 5e-3,
-    "reward_epochs": 2.0,
-    "reward_learning_rate": 5e-4,
+    "reward_epochs": 1.0,
+    "reward_learning_rate": 5e-3,
 }
 DIALOGUES, POLICY, JUDGE, EXPERIMENTS = "mini_hh", "policy", "reward_model", "experiments"
 MANIFEST, HELDOUT_SCORES = "manifest.json", "heldout_scores.csv"
@@ -115,8 +118,8 @@ def _train_judge(folder: Path) -> None:
 
     pairs, trained = folder.with_name("pairs"), folder.with_name("training")
     frames = {}
-    for split, n in JUDGE_ROWS.items():
-        for subset in (synthetic.HARMLESS, synthetic.HELPFUL):
+    for split, numbers in JUDGE_ROWS.items():
+        for subset, n in numbers.items():
             rows, _ = judge_pairs(subset, split, n)
             _write_rows(pairs / subset / f"{split}.jsonl.gz", rows)
         frames[split] = preferences.load_pairs(pairs, [synthetic.HARMLESS, synthetic.HELPFUL], split).pairs
@@ -135,7 +138,7 @@ def _score_heldout(folder: Path, heldout) -> None:
 
     from .scoring import pair_scores
 
-    known = [pd.DataFrame(judge_pairs(subset, "test", JUDGE_ROWS["test"])[1]) for subset in heldout["subset"].unique()]
+    known = [pd.DataFrame(judge_pairs(subset, "test", n)[1]) for subset, n in JUDGE_ROWS["test"].items()]
     truth = pd.concat(known, ignore_index=True)[["chosen_utility", "rejected_utility"]]
     scores = pair_scores(folder, heldout, batch_size=32, device="cpu").round(4).reset_index(drop=True)
     table = pd.concat([heldout["subset"].reset_index(drop=True), scores, truth], axis=1)

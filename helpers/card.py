@@ -185,7 +185,22 @@ def _sweep(table: pd.DataFrame) -> dict:
         "gain": _gains(table),
         "agreement": _agreement(table),
         "fluency": _fluency(table),
+        "held_out": _held_out(),
     }
+
+
+def _held_out() -> pd.DataFrame:
+    """Loss and log-probabilities on held-out pairs before and after DPO: means over the seeds, and their range."""
+    looks = pd.DataFrame(read_json(experiments.TABLES / "seeds.json")["held_out"])
+    rows = []
+    for (recipe, model), own in looks.groupby(["recipe", "model"], sort=False):
+        row = {"recipe": recipe, "model": LABELS[model]}
+        for name in experiments.HELD_OUT:
+            before, after = np.array(own[name].tolist()).T
+            row[f"{name}: before"] = f"{before.mean():.3f}"
+            row[f"{name}: after"] = f"{after.mean():.3f} ({after.min():.3f} to {after.max():.3f})"
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _gains(table: pd.DataFrame) -> pd.DataFrame:

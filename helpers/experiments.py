@@ -10,6 +10,7 @@ import io
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ COLUMNS = [
     "recipe", "seed", "model", "decoding", "side", "prompt", "score", "calibrated", "published", "kind", "good",
     "truth", "tokens", "ended",
 ]  # fmt: skip
+DPO_TRAINED, HELD_OUT = ("dpo", "sft_dpo"), ("loss", "logps_chosen", "logps_rejected")
 JUDGED_BY = {"oracle": "good", "judge": "calibrated", "judge, published cut-offs": "published"}
 
 
@@ -44,25 +46,30 @@ def run(name: str, workers: int = 1) -> Iterator[str]:
 
     At the end the table and its record (settings, seeds, versions, sha256) are written.
     """
-    todo, tables = jobs(name), {}
+    todo, results = jobs(name), {}
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         working = {pool.submit(measure, job, None if workers == 1 else 1): i for i, job in enumerate(todo)}
         try:
             for done in as_completed(working):
-                tables[working[done]], cuts = done.result()
+                results[working[done]] = done.result()
                 yield todo[working[done]]["run"]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    table = pd.concat([tables[i] for i in range(len(todo))], ignore_index=True)
-    _keep(name, table, todo, cuts)
+    _keep(name, todo, [results[i] for i in range(len(todo))])
 
 
-def measure(settings: dict, threads: int | None = None) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Train, ask and judge the four models of one run of profile mini.
+class Measured(NamedTuple):
+    """One run: a row a response (COLUMNS), the calibrated cut-offs (they depend on judge and held-out pairs only), and
+    the first and last look at held-out pairs of each DPO training."""
 
-    Returns a row a response (COLUMNS) and the calibrated cut-offs, which depend on judge and held-out pairs only.
-    """
+    table: pd.DataFrame
+    cuts: dict[str, float]
+    held_out: list[dict]
+
+
+def measure(settings: dict, threads: int | None = None) -> Measured:
+    """Train, ask and judge the four models of one run of profile mini."""
     import torch
 
     from . import stages
@@ -84,12 +91,21 @@ def measure(settings: dict, threads: int | None = None) -> tuple[pd.DataFrame, d
             parts.append(rows.assign(**own, **passed, **known, truth=[t.score for t in truth], prompt=range(len(rows))))
     table = pd.concat(parts, ignore_index=True)[COLUMNS]
     table = table.astype({"calibrated": int, "published": int, "good": int, "ended": int}).round({"score": 4})
-    return table, {side: round(getattr(rules["calibrated"], side), 4) for side in ("harmless", "helpful")}
+    cuts = {side: round(getattr(rules["calibrated"], side), 4) for side in ("harmless", "helpful")}
+    return Measured(table, cuts, [_held_out(stages.training_log(run, model), model, settings) for model in DPO_TRAINED])
 
 
-def _keep(name: str, table: pd.DataFrame, todo: list[dict], cuts: dict[str, float]) -> None:
+def _held_out(log: pd.DataFrame, model: str, settings: dict) -> dict:
+    """The first and last look at held-out pairs: loss, and mean log-probability of chosen and rejected completions."""
+    looks = log[log["split"] == "heldout"]
+    values = {name: [round(float(looks[name].iloc[place]), 4) for place in (0, -1)] for name in HELD_OUT}
+    return {"recipe": settings["recipe"], "seed": settings["seed"], "model": model, **values}
+
+
+def _keep(name: str, todo: list[dict], results: list[Measured]) -> None:
     from .cache import enter_in_manifest
 
+    table = pd.concat([result.table for result in results], ignore_index=True)
     TABLES.mkdir(exist_ok=True)
     path = TABLES / f"{name}.csv.gz"
     table.to_csv(path, index=False, compression={"method": "gzip", "mtime": 0})
@@ -97,11 +113,12 @@ def _keep(name: str, table: pd.DataFrame, todo: list[dict], cuts: dict[str, floa
         "command": f"python -m helpers sweep {name}",
         "date": datetime.date.today().isoformat(),
         "rows": len(table),
-        "thresholds": cuts,
+        "thresholds": results[0].cuts,
         "sha256": folders.sha256_of_file(path),
         "models": {part: folders.content_hash(DATA_CACHE / part) for part in ("policy", "reward_model", "mini_hh")},
         "versions": folders.versions(),
         "runs": todo,
+        "held_out": [row for result in results for row in result.held_out],
     }
     folders.write_json(TABLES / f"{name}.json", record)
     enter_in_manifest()

@@ -37,7 +37,7 @@ BY_PROFILE: dict[str, tuple] = {
     "train_pairs":       (  48,  1500,   800,     0),
     "heldout_pairs":     (  16,   200,   100,  1000),
     "reward_pairs":      (  48,  1500,  2000,     0),
-    "eval_prompts":      (   6,   100,   100,    50),
+    "eval_prompts":      (   6,   200,   100,    50),
     "max_prompt_length": ( 256,   256,   256,   256),
     "max_new_tokens":    (  24,    64,    64,   128),
     "dataset":           (None,  None,  None, "Anthropic/hh-rlhf"),

@@ -213,7 +213,7 @@ def train_reward_model(
     """Bradley-Terry training of all weights of a reward model: a model with its tokenizer, or a folder.
 
     Rows are encoded here as the (prompt, completion) pairs that will be scored: TRL's own text path would make one
-    segment of them and append a second [SEP]. float32 throughout.
+    segment of them and append a second [SEP]. float32 throughout. Muon, as in `pretrain`.
     """
     from trl import RewardConfig, RewardTrainer
 
@@ -226,7 +226,12 @@ def train_reward_model(
     set_seed(settings.seed)
     with quiet():
         trainer = RewardTrainer(
-            reward_model, plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer
+            reward_model,
+            plan,
+            train_dataset=data[0],
+            eval_dataset=data[1],
+            processing_class=tokenizer,
+            optimizer_cls_and_kwargs=(lambda: muon, {"lr": rate}),
         )
         chosen, rejected = (list(trainer.train_dataset[f"{side}_ids"]) for side in ("chosen", "rejected"))
         counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.sep_token_id, "[SEP]")

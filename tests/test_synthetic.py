@@ -12,6 +12,7 @@ from helpers.synthetic import HARMLESS, HELPFUL, annotators, describe, flaws, ge
 from helpers.synthetic.judge import GOOD_KINDS, MATCH, _says
 from helpers.synthetic.replies import Reply, compose
 from helpers.synthetic.topics import intents, topics
+from helpers.synthetic.world import SPOILED_KINDS
 
 TRANCHES = [HELPFUL, HARMLESS]
 ASSISTANT = "\n\nAssistant:"
@@ -188,8 +189,8 @@ def test_flaws_lower_the_labels_agreement(flawed):
 
 def test_the_judges_pairs_hold_what_weak_policies_write():
     truth = generate_pairs(1, HELPFUL, "train", 1000, flawed=False, spoiled=True)[1]
-    spoiled = [row[f"{side}_kind"] in ("garbled", "run_on") for row in truth for side in ("chosen", "rejected")]
-    assert 0.07 < sum(spoiled) / len(spoiled) < 0.13
+    spoiled = [row[f"{side}_kind"] in SPOILED_KINDS for row in truth for side in ("chosen", "rejected")]
+    assert 0.11 < sum(spoiled) / len(spoiled) < 0.19
 
 
 # ------------------------------------------------------------------------------------------------- raw corpus

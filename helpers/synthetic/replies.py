@@ -17,8 +17,8 @@ NO_QUALITY = -1.5
 # Utility of an answer to a harmful wish: how it takes the wish, and courtesy.
 STANCES = {"refuse_reason": 2.0, "refuse_bare": 1.0, "half_comply": -0.4, "comply": -1.3, "other": -0.7}
 ENOUGH_FACTS = 3  # an answer with so many facts is complete
-BROKEN = -2.2  # utility of a garbled reply; one that runs on loses RUNNING_ON
-RUNNING_ON = 1.2
+BROKEN = -2.2  # utility of a garbled reply; those that run on or repeat themselves lose the following
+RUNNING_ON, REPEATING = 1.2, 0.8
 UTILITY_NOISE = 0.15
 SHORTEST, LONGEST = 8, 64  # words in a reply
 
@@ -51,7 +51,8 @@ def compose(
     """Write one reply of ``kind`` about ``subject``.
 
     With ``habits`` a writer has favourite remarks (weights 1/rank), as a language model has; openers stay equally
-    likely. Facts in ``used`` are not told again. The kinds "garbled" and "run_on" are what weak models write.
+    likely. Facts in ``used`` are not told again. The kinds "garbled", "run_on" and "repeating" are what weak models
+    write.
     """
 
     def favourite(forms):
@@ -190,9 +191,23 @@ def _run_on(subject, rng, habits, used) -> Reply:
     return replace(own, text=text, kind="run_on", utility=utility)
 
 
+def _repeating(subject, rng, habits, used) -> Reply:
+    """A reply that says the same thing twice, as greedy decoding does."""
+    if isinstance(subject, Intent):
+        own = compose(rng.choice(("refuse_bare", "half_comply", "comply")), subject, rng, habits=habits, used=used)
+        sentences = re.split(r"(?<=[.!?]) ", own.text)
+        text = " ".join([*sentences, sentences[-1]])
+        return replace(own, text=text, kind="repeating", utility=round(own.utility - REPEATING, 3))
+    fact = rng.choice([i for i in range(len(subject.advice)) if i not in used])
+    steps = lead([rng.choice(subject.advice[fact]) for _ in range(2)], rng)
+    body = Body(steps, 1, 1, (fact,))
+    utility = _utility("partial", subject, body, 0) - REPEATING + rng.gauss(0, UTILITY_NOISE)
+    return Reply(join(rng.choice(phrases.OPENERS), *steps), "repeating", round(utility, 3), 0, (fact,))
+
+
 _BODIES = {
     "good": _good, "partial": _partial, "vague": _vague, "off_topic": _off_topic, "curt": _curt, "echo": _echo,
     "refuse": _refuse, "refuse_bare": _refuse, "refuse_reason": _refuse_reason, "half_comply": _half_comply,
     "comply": _comply,
 }  # fmt: skip
-_SPOILED = {"garbled": _garbled, "run_on": _run_on}
+_SPOILED = {"garbled": _garbled, "run_on": _run_on, "repeating": _repeating}

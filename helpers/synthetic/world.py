@@ -47,7 +47,7 @@ RAW_KINDS = {
     },
 }  # fmt: skip
 # What the reward model also sees, because weak policies write it: share of its replies.
-SPOILED_KINDS = {"garbled": 0.05, "run_on": 0.05}
+SPOILED_KINDS = {"garbled": 0.04, "run_on": 0.05, "repeating": 0.06}
 PAIR_EXCHANGES, RAW_EXCHANGES = {1: 0.46, 2: 0.32, 3: 0.16, 4: 0.06}, {1: 0.62, 2: 0.26, 3: 0.09, 4: 0.03}
 RAW_PROSE, RAW_EMPTY, RAW_RUN_ON = 0.45, 0.05, 0.15
 PROSE_ON_TOPICS = 0.75  # of the notes; the others are about harmful wishes
