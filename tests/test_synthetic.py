@@ -214,7 +214,7 @@ def test_the_first_word_does_not_give_the_kind_away(tranche):
 def test_the_raw_corpus_is_mostly_weak():
     documents = raw_corpus(1, 3000)
     dialogues = [doc for doc in documents if doc.startswith("\n\nHuman: ")]
-    assert 0.25 <= 1 - len(dialogues) / len(documents) <= 0.31
+    assert 0.42 <= 1 - len(dialogues) / len(documents) <= 0.48
     assert 0.03 <= sum(doc.endswith(ASSISTANT) for doc in dialogues) / len(dialogues) <= 0.07
     kinds = Counter(judge(*_split(doc)).good for doc in dialogues)
     assert 0.12 <= kinds[True] / len(dialogues) <= 0.3
