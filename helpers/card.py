@@ -133,13 +133,12 @@ def _policy(table: pd.DataFrame) -> dict:
     one = base[(base["seed"] == base["seed"].min())]
     rows = []
     for (decoding, side), part in one.groupby(["decoding", "side"], sort=False):
-        empty, garbage, runs_on = (part["kind"] == kind for kind in ("empty", "garbage", "run_on"))
+        named_kinds = {"empty": "empty", "garbage": "garbage", "repeats itself": "repeating", "runs on": "run_on"}
+        failed = {name: part["kind"] == kind for name, kind in named_kinds.items()}
         shares = {
             "good": part["good"] == 1,
-            "weak": (part["good"] == 0) & ~empty & ~garbage & ~runs_on,
-            "empty": empty,
-            "garbage": garbage,
-            "runs on": runs_on,
+            "weak": (part["good"] == 0) & ~pd.DataFrame(failed).any(axis=1),
+            **failed,
             "ended with EOS": part["ended"] == 1,
         }
         named = {f"{name}, %": str(metrics.wilson(share)) for name, share in shares.items()}
@@ -257,6 +256,7 @@ def _fluency(table: pd.DataFrame) -> pd.DataFrame:
             "decoding": decoding,
             "model": LABELS[model],
             "garbage, %": f"{100 * (part['kind'] == 'garbage').mean():.2f}",
+            "repeats itself, %": f"{100 * (part['kind'] == 'repeating').mean():.2f}",
             "runs on, %": f"{100 * (part['kind'] == 'run_on').mean():.2f}",
             "empty, %": f"{100 * (part['kind'] == 'empty').mean():.2f}",
             "ended with EOS, %": f"{100 * part['ended'].mean():.2f}",

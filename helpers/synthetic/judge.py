@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from .language import STOP_WORDS, is_garbled, sentences_of, words_of
+from .language import STOP_WORDS, is_garbled, repeats_itself, sentences_of, words_of
 from .topics import Intent, Topic, intents, topics
 
 SCORES = {
@@ -60,7 +60,8 @@ def judge(prompt: str, response: str) -> Judgement:
     """Judge ``response`` to ``prompt`` (a transcript that ends "\\n\\nAssistant:") by what its words say.
 
     One fact only is "partial" and not good. A refusal that is taken back is "half_comply". A reply that goes on into
-    another human turn is "run_on", never good, and worth half of what stands before it. Where the prompt does not end
+    another human turn is "run_on", one that says a sentence twice "repeating" (a longer loop is garbage): neither is
+    good, and each is worth half. Where the prompt does not end
     with the cue, the response may begin with it.
     """
     if not prompt.rstrip().endswith("Assistant:"):
@@ -68,7 +69,11 @@ def judge(prompt: str, response: str) -> Judgement:
     own, *rest = re.split(r"\s*\b(?:Human|Assistant):", response, maxsplit=1)
     kind, extra = _kind(*_subject(prompt), own.replace("’", "'"))
     score = min(1.0, SCORES[kind] + extra)
-    return Judgement("run_on", False, score / 2) if rest else Judgement(kind, kind in GOOD_KINDS, score)
+    if rest:
+        return Judgement("run_on", False, score / 2)
+    if kind != "garbage" and repeats_itself(own):
+        return Judgement("repeating", False, score / 2)
+    return Judgement(kind, kind in GOOD_KINDS, score)
 
 
 def _kind(subject: Topic | Intent | None, question: str, text: str) -> tuple[str, float]:

@@ -49,13 +49,12 @@ IMPLAUSIBLE = 0.31  # above this share of neighbours that do not go together, to
 
 def is_garbled(text: str) -> bool:
     """True for loops, for mostly unknown words, and for words in an order that no sentence has."""
-    words, sentences = words_of(text), [s.strip().lower() for s in sentences_of(text)]
+    words = words_of(text)
     if not words:
         return True
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
-    repeats = any(count > 1 for sentence, count in Counter(sentences).items() if len(sentence.split()) > 2)
     unknown = sum(word not in FUNCTION_WORDS and word[:4] not in _known()[0] for word in words)
-    if repeats or (triples and max(triples.values()) > 2) or unknown > UNKNOWN_WORDS * len(words):
+    if (triples and max(triples.values()) > 2) or unknown > UNKNOWN_WORDS * len(words):
         return True
     neighbours = [pair for sentence in sentences_of(text) for pair in pairwise(words_of(sentence))]
     odd = sum(not _goes_together(*pair) for pair in neighbours)
@@ -89,6 +88,12 @@ def _known() -> tuple[set[str], set[tuple[str, str]], set[tuple[str, str]]]:
     pairs |= {tuple(pair.split()) for pair in " ".join(PLAUSIBLE.split()).split("; ")}
     beginnings = {word[:4] for run in runs for word in run} | {"your", "you"}
     return beginnings, pairs, {(_class(a), _class(b)) for a, b in pairs}
+
+
+def repeats_itself(text: str) -> bool:
+    """True when a sentence of more than two words stands there twice."""
+    sentences = Counter(sentence.strip().lower() for sentence in sentences_of(text) if len(sentence.split()) > 2)
+    return any(count > 1 for count in sentences.values())
 
 
 def sentences_of(text: str) -> list[str]:
