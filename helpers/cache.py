@@ -1,7 +1,7 @@
 """data_cache/: the embedded world as files. Built from seeds, described by a manifest, checked against it.
 
 mini_hh/SUBSET/{train,test}.jsonl.gz   dialogues in HH-RLHF's official layout
-mini_hh/truth/SUBSET-{train,test}.jsonl.gz   what is true of each row: kinds, utilities, whether the label agrees
+mini_hh/truth/SUBSET-{train,test}.jsonl.gz   what is true of each row: kinds, utilities, label, flaw, annotator
 policy/                                the base policy: a small OPT pre-trained on the world's raw corpus
 experiments/                           tables of figures from sweeps of many trainings
 reward_model/                          the judge: a small DeBERTa-v2 trained on pairs that no policy sees
@@ -41,8 +41,9 @@ MANIFEST, HELDOUT_SCORES = "manifest.json", "heldout_scores.csv"
 def build(*parts: str) -> None:
     """Make the parts again (all by default): the dialogues, the policy, the reward model; then the manifest.
 
-    Each part is made beside data_cache/ and moved in when it is whole. The models take about a quarter of an hour on
-    two cores, and their bytes may differ between machines; the dialogues never do.
+    Each part is made beside data_cache/ and moved in when it is whole. The models take about twenty minutes on two
+    cores, and their bytes may differ between machines; the dialogues never do. Tables of experiments stay as they are:
+    make them again too, and the card.
     """
     makers = {DIALOGUES: _write_dialogues, POLICY: _train_policy, JUDGE: _train_judge}
     for part in parts or makers:
