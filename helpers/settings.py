@@ -47,7 +47,7 @@ BY_PROFILE: dict[str, tuple] = {
 BY_RECIPE: dict[str, tuple] = {
     #                         published  recommended     (columns in the order of RECIPES)
     "sft_learning_rate":     (     2e-5,        3e-4),
-    "dpo_learning_rate":     (     2e-5,        2e-4),
+    "dpo_learning_rate":     (     2e-5,        1e-4),
     "sft_batch_size":        (        2,          16),
     "dpo_batch_size":        (        2,          16),
     "gradient_accumulation": (        4,           1),
