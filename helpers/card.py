@@ -183,6 +183,7 @@ def _sweep(table: pd.DataFrame) -> dict:
         "rates": _wide(experiments.rates(table), experiments.JUDGED_BY, sign=""),
         "gain": _gains(table),
         "agreement": _agreement(table),
+        "by_kind": _scores_by_kind(table),
         "fluency": _fluency(table),
         "held_out": _held_out(),
     }
@@ -247,6 +248,18 @@ def _agreement(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _scores_by_kind(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean score of the judge for each kind that the oracle names, greedy answers under the recommended recipe."""
+    greedy = table[(table["recipe"] == "recommended") & (table["decoding"] == "greedy")]
+    groups = greedy.groupby(["side", "kind"])
+    means = groups["score"].mean().map("{:.2f}".format) + groups.size().map(" (n = {})".format)
+    own = {
+        LABELS[model]: part.groupby(["side", "kind"])["score"].mean().map("{:.2f}".format)
+        for model, part in greedy.groupby("model", sort=False)
+    }
+    return pd.DataFrame({"all": means, **own}).fillna("").reset_index()
 
 
 def _fluency(table: pd.DataFrame) -> pd.DataFrame:
