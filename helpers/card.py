@@ -13,6 +13,7 @@ from .metrics import LABELS, METRIC_NAMES
 from .settings import DATA_CACHE, RECIPES
 from .synthetic import flaws
 from .synthetic.annotators import crowd
+from .synthetic.world import SPOILED_KINDS
 
 TRANCHES = (synthetic.HARMLESS, synthetic.HELPFUL)
 GAPS = ((0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 99.0))  # between latent utilities: from ambiguous to clear
@@ -174,7 +175,8 @@ def _judge() -> dict:
         }
         for name, which in choices
     ]
-    return {"pairs": len(pairs), "table": pd.DataFrame(rows)}
+    spoiled = f"{100 * sum(SPOILED_KINDS.values()):.0f}"
+    return {"pairs": len(pairs), "spoiled": spoiled, "table": pd.DataFrame(rows)}
 
 
 def _sweep(table: pd.DataFrame) -> dict:
