@@ -31,17 +31,18 @@ def render() -> str:
     folder = FileSystemLoader(Path(__file__).parent)
     template = Environment(loader=folder, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template.filters["table"] = _markdown
-    table = experiments.load("seeds")
+    table, record = experiments.load("seeds"), read_json(experiments.TABLES / "seeds.json")
+    tranches = _tranches()
     parts = {
         "manifest": read_json(DATA_CACHE / cache.MANIFEST)["made"],
         "sizes": _sizes(),
         "crowd": _crowd(),
-        "dialogues": _dialogues(),
-        "flaws": _flaws(),
+        "dialogues": _dialogues(tranches),
+        "flaws": _flaws(tranches),
         "policy": _policy(table),
         "judge": _judge(),
-        "cutoffs": read_json(experiments.TABLES / "seeds.json")["thresholds"],
-        "sweep": _sweep(table),
+        "cutoffs": record["thresholds"],
+        "sweep": _sweep(table, record),
     }
     return template.get_template("card.md.j2").render(parts)
 
@@ -74,12 +75,16 @@ def _crowd() -> dict:
     return {"n": len(annotators)} | {name: f"{value:.2f}" for name, value in figures.items()}
 
 
-def _dialogues() -> dict:
-    described = {
+def _tranches() -> dict[tuple[str, str], dict]:
+    """What `synthetic.describe` says of each (subset, split)."""
+    return {
         (subset, split): synthetic.describe(*synthetic.generate_pairs(cache.WORLD_SEED, subset, split, n))
         for subset in TRANCHES
         for split, n in cache.ROWS.items()
     }
+
+
+def _dialogues(described: dict[tuple[str, str], dict]) -> dict:
     rows = [
         {
             "tranche": f"{subset} {split}",
@@ -108,12 +113,8 @@ def _shares(counts: dict) -> str:
     return ", ".join(f"{kind} {100 * n / sum(counts.values()):.0f} %" for kind, n in counts.items())
 
 
-def _flaws() -> pd.DataFrame:
-    found = {
-        f"{subset} {split}": synthetic.describe(*synthetic.generate_pairs(cache.WORLD_SEED, subset, split, n))["flaws"]
-        for subset in TRANCHES
-        for split, n in cache.ROWS.items()
-    }
+def _flaws(described: dict[tuple[str, str], dict]) -> pd.DataFrame:
+    found = {f"{subset} {split}": facts["flaws"] for (subset, split), facts in described.items()}
     rates = flaws.RATES | {"leaked": flaws.LEAKED}
     rows = [
         {
@@ -179,21 +180,21 @@ def _judge() -> dict:
     return {"pairs": len(pairs), "spoiled": spoiled, "table": pd.DataFrame(rows)}
 
 
-def _sweep(table: pd.DataFrame) -> dict:
+def _sweep(table: pd.DataFrame, record: dict) -> dict:
     return {
-        "record": read_json(experiments.TABLES / "seeds.json"),
+        "record": record,
         "rates": _wide(experiments.rates(table), experiments.JUDGED_BY, sign=""),
         "gain": _gains(table),
         "agreement": _agreement(table),
         "by_kind": _scores_by_kind(table),
         "fluency": _fluency(table),
-        "held_out": _held_out(),
+        "held_out": _held_out(record),
     }
 
 
-def _held_out() -> pd.DataFrame:
+def _held_out(record: dict) -> pd.DataFrame:
     """Loss and log-probabilities on held-out pairs before and after DPO: means over the seeds, and their range."""
-    looks = pd.DataFrame(read_json(experiments.TABLES / "seeds.json")["held_out"])
+    looks = pd.DataFrame(record["held_out"])
     rows = []
     for (recipe, model), own in looks.groupby(["recipe", "model"], sort=False):
         row = {"recipe": recipe, "model": LABELS[model]}
