@@ -139,16 +139,20 @@ def doctor() -> None:
 
 @app.command()
 def sweep(
-    name: Annotated[str, typer.Argument(help="which experiment: seeds")],
+    name: Annotated[str | None, typer.Argument(help="which experiment; without one, all are named")] = None,
     workers: Annotated[int, typer.Option(min=1, help="runs at once; with more than one, each has one core")] = 1,
 ) -> None:
     """Do an experiment of many trainings (hours) and keep its table in data_cache/experiments/. Stopped ones go on."""
     with _explained():
         from helpers import experiments
 
+        if name is None:
+            for known, question in experiments.experiments().items():
+                out.print(f"{known}: {len(experiments.jobs(known))} runs. {question}", markup=False, soft_wrap=True)
+            return
         todo = experiments.jobs(name)
         os.chdir(ROOT)
-        with Display([job["run"] for job in todo]) as display:
+        with Display([job.name for job in todo]) as display:
             for done in experiments.run(name, workers):
                 display.done(done, "done")
         out.print(_near(experiments.TABLES / f"{name}.csv.gz"), markup=False)

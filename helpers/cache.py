@@ -28,12 +28,7 @@ JUDGE_ROWS = {  # facts about many topics need many pairs, stances need few
     "test": {synthetic.HARMLESS: 400, synthetic.HELPFUL: 400},
 }
 VOCABULARY = 3072
-TRAINING = {
-    "pretrain_epochs": 2.0,
-    "pretrain_learning_rate": 5e-3,
-    "reward_epochs": 1.0,
-    "reward_learning_rate": 5e-3,
-}
+TRAINING = {"pretrain_epochs": 2.0, "pretrain_learning_rate": 5e-3, "reward_epochs": 1.0, "reward_learning_rate": 5e-3}
 DIALOGUES, POLICY, JUDGE, EXPERIMENTS = "mini_hh", "policy", "reward_model", "experiments"
 MANIFEST, HELDOUT_SCORES = "manifest.json", "heldout_scores.csv"
 

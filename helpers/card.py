@@ -31,7 +31,7 @@ def render() -> str:
     folder = FileSystemLoader(Path(__file__).parent)
     template = Environment(loader=folder, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template.filters["table"] = _markdown
-    table, record = experiments.load("seeds"), read_json(experiments.TABLES / "seeds.json")
+    table, record = experiments.load("seeds"), experiments.record("seeds")
     tranches = _tranches()
     parts = {
         "manifest": read_json(DATA_CACHE / cache.MANIFEST)["made"],
@@ -131,7 +131,7 @@ def _policy(table: pd.DataFrame) -> dict:
     log = pd.read_csv(DATA_CACHE / cache.POLICY / "training_log.csv")
     loss = log.loc[log["split"] == "heldout", "loss"].iloc[-1]
     config = read_json(DATA_CACHE / cache.POLICY / "config.json")
-    base = table[(table["model"] == "base") & (table["recipe"] == "recommended")]
+    base = table[(table["model"] == "base") & (table["arm"] == "recommended")]
     one = base[(base["seed"] == base["seed"].min())]
     rows = []
     for (decoding, side), part in one.groupby(["decoding", "side"], sort=False):
@@ -196,7 +196,7 @@ def _held_out(record: dict) -> pd.DataFrame:
     """Loss and log-probabilities on held-out pairs before and after DPO: means over the seeds, and their range."""
     looks = pd.DataFrame(record["held_out"])
     rows = []
-    for (recipe, model), own in looks.groupby(["recipe", "model"], sort=False):
+    for (recipe, model), own in looks.groupby(["arm", "model"], sort=False):
         row = {"recipe": recipe, "model": LABELS[model]}
         for name in experiments.HELD_OUT:
             before, after = np.array(own[name].tolist()).T
@@ -215,9 +215,8 @@ def _gains(table: pd.DataFrame) -> pd.DataFrame:
 
 def _wide(rates: pd.DataFrame, by: Iterable[str], sign: str) -> pd.DataFrame:
     """One row a recipe, decoding and model; one column a judge and metric: "value [low, high]"."""
-    keys = ["recipe", "decoding", "model"]
     rows = []
-    for (recipe, decoding, model), own in rates.groupby(keys, sort=False):
+    for (recipe, decoding, model), own in rates.groupby(["arm", "decoding", "model"], sort=False):
         cells = own.set_index(["by", "metric"])
         row = {"recipe": recipe, "decoding": decoding, "model": LABELS.get(model, model)}
         for who in by:
@@ -226,13 +225,13 @@ def _wide(rates: pd.DataFrame, by: Iterable[str], sign: str) -> pd.DataFrame:
                 row[f"{name}, {who}"] = f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
         rows.append(row)
     first = {name: place for place, name in enumerate((*reversed(RECIPES), "greedy", "sampled"))}
-    return pd.DataFrame(rows).sort_values(keys[:2], key=lambda column: column.map(first), kind="stable")
+    return pd.DataFrame(rows).sort_values(["recipe", "decoding"], key=lambda column: column.map(first), kind="stable")
 
 
 def _agreement(table: pd.DataFrame) -> pd.DataFrame:
     """How well the judge's scores rank the responses of each policy, and how often its verdict is the oracle's."""
     rows = []
-    for (recipe, decoding, model), part in table.groupby(["recipe", "decoding", "model"], sort=False):
+    for (recipe, decoding, model), part in table.groupby(["arm", "decoding", "model"], sort=False):
         sides = {side: own for side, own in part.groupby("side")}
         rows.append(
             {
@@ -255,7 +254,7 @@ def _agreement(table: pd.DataFrame) -> pd.DataFrame:
 
 def _scores_by_kind(table: pd.DataFrame) -> pd.DataFrame:
     """Mean score of the judge for each kind that the oracle names, greedy answers under the recommended recipe."""
-    greedy = table[(table["recipe"] == "recommended") & (table["decoding"] == "greedy")]
+    greedy = table[(table["arm"] == "recommended") & (table["decoding"] == "greedy")]
     groups = greedy.groupby(["side", "kind"])
     means = groups["score"].mean().map("{:.2f}".format) + groups.size().map(" (n = {})".format)
     own = {
@@ -277,6 +276,6 @@ def _fluency(table: pd.DataFrame) -> pd.DataFrame:
             "empty, %": f"{100 * (part['kind'] == 'empty').mean():.2f}",
             "ended with EOS, %": f"{100 * part['ended'].mean():.2f}",
         }
-        for (recipe, decoding, model), part in table.groupby(["recipe", "decoding", "model"], sort=False)
+        for (recipe, decoding, model), part in table.groupby(["arm", "decoding", "model"], sort=False)
     ]
     return pd.DataFrame(rows)

@@ -5,10 +5,12 @@ dropout is functional, so nobody can switch it off after loading; its tokenizer 
 """
 
 import logging
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
@@ -50,7 +52,8 @@ def quiet() -> Iterator[None]:
     trl.setLevel(logging.ERROR)
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # else TRL reports every training
     try:
-        with warnings.catch_warnings():
+        # TRL draws one more bar, for reference log-probabilities, and asks this variable about it.
+        with warnings.catch_warnings(), mock.patch.dict(os.environ, TQDM_DISABLE="1"):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -8,7 +8,11 @@ import pandas as pd
 from .errors import DataError
 from .settings import DATA_CACHE
 
-FIGURES = DATA_CACHE / "published.json"
+FIGURES, SCORES = DATA_CACHE / "published.json", DATA_CACHE / "published_scores.csv"
+COLUMNS = [
+    "side", "prompt", "model", "score", "characters", "starts_with_cue", "human_turn", "empty", "keyword_in_prompt",
+    "reply_in_prompt",
+]  # fmt: skip
 
 
 def published() -> dict[str, Any]:
@@ -22,6 +26,20 @@ def published() -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(
             f"data_cache/{FIGURES.name} is missing or damaged ({type(error).__name__}): restore it from the repository"
+        ) from error
+
+
+def scores() -> pd.DataFrame:
+    """The 400 published scores with figures about each response and prompt: COLUMNS, one row a response, no text.
+
+    score: the reward model's raw logit. characters: the response's length. The others are 0 or 1: the response begins
+    with "Assistant:", holds "Human:", is empty; the prompt holds a keyword as a word, holds the reference reply.
+    """
+    try:
+        return pd.read_csv(SCORES)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"data_cache/{SCORES.name} is missing or damaged ({type(error).__name__}): restore it from the repository"
         ) from error
 
 

@@ -108,7 +108,7 @@ class Settings(BaseModel):
     pretrain_epochs: float = Field(1.5, gt=0, le=100, description="passes over the dialogues (profile local)")
     pretrain_learning_rate: float = Field(5e-3, gt=0, le=0.1, description="step size of pretraining (profile local)")
     reward_epochs: float = Field(1.0, gt=0, le=100, description="passes over the pairs by the reward model (local)")
-    reward_learning_rate: float = Field(5e-4, gt=0, le=0.1, description="step size of the reward model (local)")
+    reward_learning_rate: float = Field(5e-3, gt=0, le=0.1, description="step size of the reward model (local)")
     reward_pairs: int = Field(ge=0, description="pairs the reward model learns from (local; 0: all)")
 
     sft_epochs: float = Field(2.0, gt=0, le=100, description="SFT passes over the chosen completions")
@@ -118,6 +118,10 @@ class Settings(BaseModel):
     dpo_epochs: float = Field(1.0, gt=0, le=100, description="DPO passes over the pairs")
     dpo_learning_rate: float = Field(gt=0, le=0.1, description="DPO step size")
     dpo_batch_size: int = Field(ge=1, le=4096, description="DPO pairs in a batch")
+    dpo_reference: Literal["live", "precomputed", "none"] = Field(
+        "live",
+        description="DPO: reference log-probabilities in each step, before training, or none (printed loss)",
+    )
     beta: float = Field(0.1, gt=0, le=100, description="DPO: how strongly the policy is held to the reference model")
     lora_rank: int = Field(ge=1, le=1024, description="LoRA: rank of the trained update")
     lora_alpha: int = Field(ge=1, le=8192, description="LoRA: the update is scaled by alpha / rank")

@@ -100,3 +100,18 @@ def sign_flip_p(harmless: tuple[int, int], helpful: tuple[int, int], n_harmless:
     shift_b, chance_b, seen_b = side(helpful, n_harmless)
     extreme = np.abs(np.add.outer(shift_a, shift_b)) >= abs(seen_a + seen_b)
     return float(np.clip(np.outer(chance_a, chance_b)[extreme].sum(), SMALLEST, 1.0))
+
+
+def mcnemar_power(n: int, share: float, difference: float, level: float = 0.05) -> float:
+    """Exact chance that McNemar's test on n prompts finds a true difference of two pass rates (0 to 1).
+
+    share: of the prompts on which exactly one of the two models passes; at least as large as the difference. The number
+    of such prompts is binomial, and so are the wins among them (Miettinen 1968).
+    """
+    discordant_counts = np.arange(n + 1)
+    # The largest number of losses at which the two-sided test still rejects; -1 where there is none.
+    critical = binom.ppf(level / 2, discordant_counts, 0.5).astype(int)
+    critical -= 2 * binom.cdf(critical, discordant_counts, 0.5) >= level
+    chance = (1 + difference / share) / 2
+    rejects = binom.cdf(critical, discordant_counts, chance) + binom.cdf(critical, discordant_counts, 1 - chance)
+    return float(binom.pmf(discordant_counts, n, share) @ rejects)

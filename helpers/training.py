@@ -70,13 +70,18 @@ def pretrain(
             train_dataset=data[0],
             eval_dataset=data[1],
             processing_class=tokenizer,
-            optimizer_cls_and_kwargs=(lambda: muon, {"lr": rate}),
+            optimizer_cls_and_kwargs=_with_muon(rate),
         )
         ids = list(trainer.train_dataset["input_ids"])
         counts = loop.check_rows(trainer, len(texts), ids, tokenizer.eos_token_id, "EOS")
         loop.run(trainer, settings, [*map(len, ids)], progress=progress)
         save_model(trainer.model, tokenizer, out / "model")
         loop.report(trainer, out, counts)
+
+
+def _with_muon(rate: float) -> tuple[Callable, dict[str, float]]:
+    """What a trainer needs to make the optimiser itself, once the model is in its place."""
+    return lambda: muon, {"lr": rate}
 
 
 def train_sft(
@@ -139,8 +144,9 @@ def train_dpo(
     """Direct preference optimisation of a LoRA adapter; the reference model is the policy with the adapter off.
 
     Also writes out/adapter. With settings.explicit_prompt the prompt column is used, else TRL takes for the prompt
-    what both dialogues begin with, character by character, as in the paper's code. Where there is no dropout the
-    first loss must be ln 2: CourseError, with the known causes, when it is not.
+    what both dialogues begin with, character by character, as in the paper's code. With settings.dpo_reference "none"
+    the loss is the one that the paper prints. Where there is a reference and no dropout the first loss must be ln 2:
+    CourseError, with the known causes, when it is not.
     """
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
@@ -155,6 +161,7 @@ def train_dpo(
         accumulate=settings.gradient_accumulation,
         max_length=settings.dpo_max_length,
         beta=settings.beta,
+        precompute_ref_log_probs=settings.dpo_reference == "precomputed",
     )
     lora = LoraConfig(
         r=settings.lora_rank,
@@ -171,17 +178,29 @@ def train_dpo(
         trainer = DPOTrainer(
             model, args=plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer, peft_config=lora
         )
+        if settings.dpo_reference == "none":
+            _forget_reference(trainer)
         prompts, *sides = (list(trainer.train_dataset[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
         chosen, rejected = ([p + c for p, c in zip(prompts, side, strict=True)] for side in sides)
         counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.eos_token_id, "EOS")
         if settings.explicit_prompt:
             loop.check_prompts(trainer.train_dataset["prompt"], tokenizer, prompts)
         lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
-        exact = settings.dropout == 0 and settings.lora_dropout == 0
+        exact = settings.dropout == 0 and settings.lora_dropout == 0 and settings.dpo_reference != "none"
         loop.run(trainer, settings, lengths, prompts=heldout["prompt"], starts_at_ln_2=exact, progress=progress)
         _save_adapter(trainer.model, out / "adapter")
         merge_adapter(policy, out / "adapter", out / "model")
         loop.report(trainer, out, counts)
+
+
+def _forget_reference(trainer) -> None:
+    """Make TRL's loss the one without a reference: the reference holds every completion for certain, log pi = 0."""
+    trainer.precompute_ref_logps = True
+    for split in ("train_dataset", "eval_dataset"):
+        rows = getattr(trainer, split)
+        for side in ("chosen", "rejected"):
+            rows = rows.add_column(f"ref_{side}_logps", [0.0] * len(rows))
+        setattr(trainer, split, rows)
 
 
 def _save_adapter(model, folder: Path) -> None:
@@ -231,7 +250,7 @@ def train_reward_model(
             train_dataset=data[0],
             eval_dataset=data[1],
             processing_class=tokenizer,
-            optimizer_cls_and_kwargs=(lambda: muon, {"lr": rate}),
+            optimizer_cls_and_kwargs=_with_muon(rate),
         )
         chosen, rejected = (list(trainer.train_dataset[f"{side}_ids"]) for side in ("chosen", "rejected"))
         counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.sep_token_id, "[SEP]")

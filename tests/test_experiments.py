@@ -7,24 +7,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import cache, experiments, folders, statistics
+from helpers.experiments import puzzle
 from helpers.errors import DataError, SettingsError
-from helpers.settings import RECIPES, resolve
+from helpers.settings import BY_RECIPE, RECIPES, resolve
 
 
 def test_every_run_of_an_experiment_is_a_valid_run_of_its_own():
-    todo = experiments.jobs("seeds")
-    assert len({job["run"] for job in todo}) == len(todo) == len(RECIPES) * experiments.SEEDS
+    for name in experiments.experiments():
+        todo = experiments.jobs(name)
+        assert len({job.name for job in todo}) == len({(job.arm, job.settings["seed"]) for job in todo}) == len(todo)
+        assert all(resolve(**job.settings).run_name == job.name for job in todo)
+    assert len(experiments.jobs("seeds")) == len(RECIPES) * experiments.SEEDS
     assert experiments.SEEDS >= 5 and experiments.PROMPTS_A_SIDE >= 200
-    assert all(resolve(**job).run_name == job["run"] for job in todo)
+
+
+def test_the_faults_one_at_a_time_are_together_the_published_recipe():
+    """Cut-offs aside, of which every table holds both."""
+    arms = {job.arm: resolve(**job.settings).settings for job in experiments.jobs("faults")}
+    own = {name: getattr(arms[fault], name) for fault, names in experiments.FAULTS.items() for name in names}
+    assert own.keys() == BY_RECIPE.keys() - {"thresholds"}
+    assert all(value == BY_RECIPE[name][RECIPES.index("published")] for name, value in own.items())
 
 
 def test_an_unknown_experiment_is_named():
-    with pytest.raises(SettingsError, match=r"'seed'.*choose seeds"):
+    with pytest.raises(SettingsError, match=r"'seed'.*choose seeds, puzzle"):
         experiments.jobs("seed")
 
 
 def test_a_missing_table_says_how_to_make_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(experiments, "TABLES", tmp_path)
+    monkeypatch.setattr(experiments.tables, "TABLES", tmp_path)
     with pytest.raises(DataError, match="helpers sweep seeds"):
         experiments.load("seeds")
 
@@ -39,7 +50,7 @@ def made_up(better: float, seeds: int = 5, prompts: int = 40) -> pd.DataFrame:
                 for prompt in range(prompts):
                     good = int(rng.random() < chance)
                     rows.append(["recommended", seed, model, "greedy", side, prompt, good, good, 0])
-    names = ["recipe", "seed", "model", "decoding", "side", "prompt", "good", "calibrated", "published"]
+    names = ["arm", "seed", "model", "decoding", "side", "prompt", "good", "calibrated", "published"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -89,15 +100,49 @@ def test_limits_hold_the_truth_about_as_often_as_they_say():
     assert held >= 90
 
 
+@given(st.floats(0.01, 4), st.floats(0.05, 0.3))
+def test_noise_alone_lifts_the_loss_as_far_as_the_formula_says(sigma, beta):
+    exact, by_series = puzzle.expected_loss(sigma, beta), puzzle.LN_2 + (beta * sigma) ** 2 / 8
+    assert puzzle.LN_2 < exact <= by_series + 1e-12  # the next term is negative
+    assert by_series - exact < (beta * sigma) ** 4 / 50
+    assert puzzle.implied_sigma(by_series, beta) == pytest.approx(sigma, rel=1e-6)
+
+
+def test_the_expected_loss_is_the_mean_over_drawn_margins():
+    margins = np.random.default_rng(0).normal(-1.5, 9.0, 400_000)
+    assert puzzle.expected_loss(9.0, 0.1, -1.5) == pytest.approx(np.logaddexp(0, -0.1 * margins).mean(), abs=2e-3)
+    assert puzzle.expected_loss(0.0, 0.1) == puzzle.LN_2
+
+
+def fake_puzzle(rewrite=lambda row: row) -> pd.DataFrame:
+    """A table in which every prediction holds, before `rewrite` changes its rows."""
+    rows = []
+    for job in experiments.jobs("puzzle"):
+        own = {name: job.settings[name] for name in ("dropout", "dpo_learning_rate", "lora_targets", "dpo_reference")}
+        noise = 0.1 if own["dropout"] else 0.0
+        bold = own["dpo_learning_rate"] == puzzle.HIGH and own["lora_targets"] == "all-linear"
+        end = puzzle.LN_2 - (0.05 if bold else 0.001) + (noise / 10 if bold else 0)
+        for split, step, loss in (("train", 1, puzzle.LN_2 + noise), ("train", 60, end + noise), ("heldout", 60, end)):
+            row = {"step": step, "split": split, "loss": loss, "rewards_margins": 0.0, "rewards_accuracies": 0.5}
+            rows.append(rewrite(row | own | {"seed": job.settings["seed"]}))
+    return pd.DataFrame(rows)
+
+
+def test_predictions_can_hold_and_can_fail():
+    assert puzzle.predictions(fake_puzzle())["held"].all()
+    flat = puzzle.predictions(fake_puzzle(lambda row: row | {"loss": puzzle.LN_2}))
+    assert flat["held"].tolist() == [True, False, False, True, True, False, False, False]
+
+
 def test_the_shipped_table_is_whole():
-    table, record = experiments.load("seeds"), folders.read_json(experiments.TABLES / "seeds.json")
+    table, record = experiments.load("seeds"), experiments.record("seeds")
     assert list(table.columns) == experiments.COLUMNS
     assert len(table) == record["rows"] == len(record["runs"]) * 4 * 2 * 2 * experiments.PROMPTS_A_SIDE
     assert record["models"] == {
         part: folders.content_hash(cache.DATA_CACHE / part) for part in ("policy", "reward_model", "mini_hh")
     }
-    assert {job["run"] for job in record["runs"]} == {job["run"] for job in experiments.jobs("seeds")}
-    counts = table.groupby(["recipe", "seed", "model", "decoding", "side"]).size()
+    assert [job["run"] for job in record["runs"]] == [job.name for job in experiments.jobs("seeds")]
+    counts = table.groupby(["arm", "seed", "model", "decoding", "side"]).size()
     assert (counts == experiments.PROMPTS_A_SIDE).all()
 
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from helpers import models, training
+from helpers import losses, models, training
 from helpers import training_loop as loop
 from helpers.errors import CourseError, DataError
 
@@ -48,6 +48,7 @@ class Killed(Exception):
 
 
 CASES = {"sft": (sft, {}), "sft-published": (sft, PUBLISHED), "dpo": (dpo, {}), "dpo-published": (dpo, PUBLISHED)}
+CASES |= {"dpo-precomputed": (dpo, {"dpo_reference": "precomputed"}), "dpo-printed": (dpo, {"dpo_reference": "none"})}
 CASES |= {"judge": (judge, {}), "pretrain": (pretrain, {})}
 
 
@@ -117,6 +118,31 @@ def test_dpo_starts_at_ln_2_and_trains_the_adapter_alone(tmp_path):
     assert config["base_model_name_or_path"] is None
     assert config["target_modules"] == sorted(config["target_modules"])
     assert {"q_proj", "project_in", "fc1"} <= {name.split(".")[-1] for name in config["target_modules"]}
+
+
+def test_a_precomputed_reference_is_the_same_reference(tmp_path):
+    for reference in ("live", "precomputed"):
+        dpo(tmp_path / reference, dpo_reference=reference, dpo_learning_rate=5e-3)
+    live, before = (read(tmp_path / reference)[0]["loss"] for reference in ("live", "precomputed"))
+    assert live.iloc[-1] < math.log(2) - 0.01 and before.to_numpy() == pytest.approx(live.to_numpy(), abs=1e-4)
+
+
+def test_without_a_reference_the_loss_is_the_printed_one(tmp_path):
+    dpo(tmp_path, dpo_reference="none")
+    first = read(tmp_path)[0].iloc[0]
+    model, tokenizer = tiny.policy()
+    values = []
+    for row in HELDOUT.itertuples():
+        start = torch.tensor([len(tokenizer(row.prompt)["input_ids"])])
+        sides = []
+        for completion in (row.chosen, row.rejected):
+            ids = tokenizer(row.prompt + completion + tokenizer.eos_token, return_tensors="pt")["input_ids"]
+            labels = losses.labels_of_completion(ids, start, torch.tensor([ids.shape[1]]))
+            with torch.no_grad():
+                sides.append(losses.completion_log_probs(model(ids).logits, labels))
+        values.append(losses.unreferenced_loss(*sides, beta=0.1))
+    assert first["loss"] == pytest.approx(torch.cat(values).mean().item(), abs=1e-3)
+    assert abs(first["loss"] - math.log(2)) > 1e-3
 
 
 def test_published_dpo_adapts_q_and_v_of_whole_dialogues(tmp_path):

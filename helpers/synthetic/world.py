@@ -65,22 +65,24 @@ def generate_pairs(
         raise DataError(f"no tranche {subset!r} {split!r}: choose {HARMLESS!r} or {HELPFUL!r}, 'train' or 'test'")
     rng = random.Random(f"{seed}/{subset}/{split}")
     flaw_rng = random.Random(f"{seed}/{subset}/{split}/flaws")
-    leaking = _leaking_rows(seed, subset) if flawed and split == "test" else []
+    # Rows without a flaw, of which copies are made: those of this split so far, and the train split's first ones.
+    whole, leaking = [], _leaking_rows(seed, subset) if flawed and split == "test" else []
     pairs, truth = [], []
     for row in range(n):
-        flaw = flaws.draw(flaw_rng, test=split == "test") if flawed else None
+        flaw, of = flaws.draw(flaw_rng, test=split == "test") if flawed else None, None
         pair, facts = _pair(rng, subset, split, spoiled, differs=flaw == "history_differs")
-        of = None
+        sources = leaking if flaw == "leaked" else whole
+        if flaw in flaws.COPIES and not sources:
+            flaw = None
         if flaw in flaws.COPIES:
-            source = leaking if flaw == "leaked" else list(zip(pairs, truth, strict=True))
-            whole = [i for i, (_, known) in enumerate(source) if known["flaw"] is None]
-            flaw, of = (flaw, flaw_rng.choice(whole)) if whole else (None, None)
-        if of is not None:
-            pair, facts = flaws.copy(flaw, *source[of], flaw_rng)
+            of, *source = flaw_rng.choice(sources)
+            pair, facts = flaws.copy(flaw, *source, flaw_rng)
         else:
             pair, facts = flaws.spoil(flaw, pair, facts, flaw_rng)
         pairs.append(pair)
         truth.append({**facts, "row": row, "flaw": flaw, "copy_of": of})
+        if flaw is None:
+            whole.append((row, pair, truth[-1]))
     return pairs, truth
 
 
@@ -132,9 +134,12 @@ def _other_history(rng: random.Random, prompt: str, subject: Subject) -> str:
     return f"{first}\n\nAssistant: {compose('vague', subject, rng).text}\n\n{rest}"
 
 
-def _leaking_rows(seed: int, subset: str) -> list[tuple[dict, dict]]:
-    """The first rows of the train split, from which test rows leak."""
-    return list(zip(*generate_pairs(seed, subset, "train", LEAKING_ROWS), strict=True))
+def _leaking_rows(seed: int, subset: str) -> list[tuple[int, dict, dict]]:
+    """The rows without a flaw among the first of the train split, from which test rows leak: row, pair, truth."""
+    pairs, truth = generate_pairs(seed, subset, "train", LEAKING_ROWS)
+    return [
+        (row, pair, facts) for row, (pair, facts) in enumerate(zip(pairs, truth, strict=True)) if facts["flaw"] is None
+    ]
 
 
 def _prompt(rng: random.Random, subset: str, split: str, exchanges: int) -> tuple[str, Subject, set[int]]:

@@ -1,0 +1,32 @@
+"""Experiments that take hours: many trainings, whose tables of figures are kept under data_cache/experiments/.
+
+catalogue: which experiments there are, and the runs of each; measuring: one run done and measured; tables: the tables
+read and summarised; puzzle: what the DPO experiment was expected to show, and what it shows. A table holds figures
+only. Finished trainings are kept in results/, so that a sweep that was stopped goes on where it was.
+"""
+
+from . import puzzle
+from .catalogue import FAULTS, PROMPTS_A_SIDE, SEEDS, Job, experiments, jobs
+from .measuring import HELD_OUT
+from .sweeping import run
+from .tables import COLUMNS, JUDGED_BY, TABLES, differences, kinds, load, rates, record
+
+__all__ = [
+    "COLUMNS",
+    "FAULTS",
+    "HELD_OUT",
+    "JUDGED_BY",
+    "PROMPTS_A_SIDE",
+    "SEEDS",
+    "TABLES",
+    "Job",
+    "differences",
+    "experiments",
+    "jobs",
+    "kinds",
+    "load",
+    "puzzle",
+    "rates",
+    "record",
+    "run",
+]

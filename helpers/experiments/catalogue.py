@@ -1,0 +1,107 @@
+"""Which experiments there are, and the runs that each is made of."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any, NamedTuple
+
+from ..errors import SettingsError
+from ..metrics import LABELS
+from ..settings import BY_RECIPE, RECIPES
+
+SEEDS, PROMPTS_A_SIDE = 5, 200
+FEW_SEEDS = 3  # where an experiment has many arms
+
+# What the published recipe does differently, each fault by itself, put into the recommended recipe. The cut-offs are
+# missing here: every table holds both.
+FAULTS: dict[str, tuple[str, ...]] = {
+    "whole-dialogue loss": ("completion_only",),
+    "dropout left on": ("dropout",),
+    "small LoRA on q and v": ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
+    "low learning rates": ("sft_learning_rate", "dpo_learning_rate"),
+    "batches of 8": ("sft_batch_size", "dpo_batch_size", "gradient_accumulation"),
+    "guessed DPO prompt": ("explicit_prompt",),
+    "no closing cue": ("closing_cue",),
+}
+TAUGHT = ("sft", "sft_dpo")
+
+PUZZLE_PAIRS, PUZZLE_HELD_OUT = 480, 100
+PUZZLE_RATES = (2e-5, 2e-4)  # the published rate, and ten times it
+PUZZLE_GRID = {
+    "dropout": (0.0, 0.1),
+    "dpo_learning_rate": PUZZLE_RATES,
+    "lora_targets": ("q_v", "all-linear"),
+    "dpo_reference": ("live", "precomputed"),
+}
+
+
+class Job(NamedTuple):
+    """One run of an experiment: its settings, and which of its models are asked; none: only DPO's log is kept."""
+
+    arm: str
+    settings: dict[str, Any]
+    models: tuple[str, ...] = tuple(LABELS)
+    sampled: bool = False  # also one answer a prompt at temperature 1
+
+    @property
+    def name(self) -> str:
+        return self.settings["run"]
+
+
+def _job(experiment: str, arm: str, seed: int, *, models: tuple[str, ...], sampled: bool = False, **settings) -> Job:
+    name = "-".join([experiment, *arm.replace(",", "").replace("=", "").split(), str(seed)])
+    return Job(arm, {"seed": seed, "run": name, **settings}, models, sampled)
+
+
+def _seeds() -> list[Job]:
+    """Both recipes over several training seeds: does SFT+DPO beat SFT, by the judge and in truth?"""
+    grid = product(range(SEEDS), RECIPES)
+    shared = {"models": tuple(LABELS), "sampled": True, "eval_prompts": PROMPTS_A_SIDE}
+    return [_job("seeds", recipe, seed, recipe=recipe, **shared) for seed, recipe in grid]
+
+
+def _faults() -> list[Job]:
+    """The recommended recipe with one of the paper's faults at a time: which one costs most?"""
+    published = {name: row[RECIPES.index("published")] for name, row in BY_RECIPE.items()}
+    faults = {fault: {name: published[name] for name in names} for fault, names in FAULTS.items()}
+    shared = {"models": TAUGHT, "eval_prompts": PROMPTS_A_SIDE}
+    arms = {"recommended": {}} | faults
+    return [_job("faults", arm, seed, **shared, **own) for seed, (arm, own) in product(range(FEW_SEEDS), arms.items())]
+
+
+def _printed() -> list[Job]:
+    """DPO, and the loss that the paper prints, which has no reference model: same data, same start."""
+    arms = {"DPO": "live", "loss as printed": "none"}
+    shared = {"models": TAUGHT, "eval_prompts": PROMPTS_A_SIDE}
+    return [_job("printed", arm, seed, dpo_reference=arms[arm], **shared) for seed in range(FEW_SEEDS) for arm in arms]
+
+
+def _puzzle() -> list[Job]:
+    """DPO from Base over dropout x rate x LoRA targets x reference: why did the published loss stay above ln 2?"""
+    shared = {"train_pairs": PUZZLE_PAIRS, "heldout_pairs": PUZZLE_HELD_OUT, "lora_rank": 8, "lora_alpha": 16}
+    shared |= {"dpo_batch_size": 8}  # the published number of pairs a step
+    todo = []
+    for seed, *values in product(range(FEW_SEEDS), *PUZZLE_GRID.values()):
+        factors = dict(zip(PUZZLE_GRID, values, strict=True))
+        arm = ", ".join(f"{value}" for value in values)
+        todo.append(_job("puzzle", arm, seed, models=(), **shared, **factors))
+    return todo
+
+
+_EXPERIMENTS: dict[str, Callable[[], list[Job]]] = {
+    "seeds": _seeds,
+    "puzzle": _puzzle,
+    "printed": _printed,
+    "faults": _faults,
+}
+
+
+def experiments() -> dict[str, str]:
+    """The experiments by name, with the question that each asks."""
+    return {name: made.__doc__ for name, made in _EXPERIMENTS.items()}
+
+
+def jobs(name: str) -> list[Job]:
+    """The runs of an experiment. Raises SettingsError for a name that is none."""
+    if name not in _EXPERIMENTS:
+        raise SettingsError(f"no experiment is called {name!r}: choose {', '.join(_EXPERIMENTS)}")
+    return _EXPERIMENTS[name]()

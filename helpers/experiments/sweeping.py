@@ -1,0 +1,54 @@
+"""A whole experiment: its runs one by one or side by side, then the table and the record of how it was made."""
+
+import datetime
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import pandas as pd
+
+from .. import folders
+from ..settings import DATA_CACHE
+from . import tables
+from .catalogue import Job, jobs
+from .measuring import Measured, measure
+
+
+def run(name: str, workers: int = 1) -> Iterator[str]:
+    """Do the runs of an experiment that are not done, ``workers`` at once with a core each; yield each one's name.
+
+    At the end the table and its record (settings, seeds, versions, sha256) are written.
+    """
+    todo, results = jobs(name), {}
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        working = {pool.submit(measure, job, None if workers == 1 else 1): i for i, job in enumerate(todo)}
+        try:
+            for done in as_completed(working):
+                results[working[done]] = done.result()
+                yield todo[working[done]].name
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    _keep(name, todo, [results[i] for i in range(len(todo))])
+
+
+def _keep(name: str, todo: list[Job], results: list[Measured]) -> None:
+    from ..cache import enter_in_manifest
+
+    table = pd.concat([result.table for result in results], ignore_index=True)
+    tables.TABLES.mkdir(exist_ok=True)
+    path = tables.TABLES / f"{name}.csv.gz"
+    table.to_csv(path, index=False, compression={"method": "gzip", "mtime": 0})
+    record = {
+        "command": f"python -m helpers sweep {name}",
+        "date": datetime.date.today().isoformat(),
+        "rows": len(table),
+        "thresholds": results[0].cuts,
+        "sha256": folders.sha256_of_file(path),
+        "models": {part: folders.content_hash(DATA_CACHE / part) for part in ("policy", "reward_model", "mini_hh")},
+        "versions": folders.versions(),
+        "runs": [{"arm": job.arm, **job.settings} for job in todo],
+        "held_out": [row for result in results for row in result.held_out],
+    }
+    folders.write_json(tables.TABLES / f"{name}.json", record)
+    enter_in_manifest()

@@ -1,0 +1,80 @@
+"""Tables of figures from many trainings, read and summarised. One row a response, or one row a training."""
+
+import numpy as np
+import pandas as pd
+
+from .. import folders, statistics
+from ..errors import DataError
+from ..metrics import METRICS, SIDES
+from ..settings import DATA_CACHE
+
+TABLES = DATA_CACHE / "experiments"
+COLUMNS = [
+    "arm", "seed", "model", "decoding", "side", "prompt", "score", "calibrated", "published", "kind", "good",
+    "truth", "tokens", "ended",
+]  # fmt: skip
+JUDGED_BY = {"oracle": "good", "judge": "calibrated", "judge, published cut-offs": "published"}
+
+
+def load(name: str) -> pd.DataFrame:
+    """The table of an experiment. Raises DataError when it is not there."""
+    path = TABLES / f"{name}.csv.gz"
+    if not path.is_file() or not record(name):
+        raise DataError(f"the table of experiment {name!r} is missing: python -m helpers sweep {name}")
+    return pd.read_csv(path)
+
+
+def record(name: str) -> dict:
+    """How a table was made: command, date, runs with their settings, versions, sha256; {} when there is none."""
+    return folders.read_json(TABLES / f"{name}.json")
+
+
+def rates(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean HmR, HpR and CAS over the seeds, in percent, with 95 % limits over seeds and prompts.
+
+    Rows: arm, decoding, model, metric, by (who says what is good), value, low, high, least, most (over the seeds).
+    """
+    rows = []
+    for (arm, decoding, model), part in table.groupby(["arm", "decoding", "model"], sort=False):
+        for by, column in JUDGED_BY.items():
+            sides = _by_seed_and_prompt(part, column)
+            for metric in METRICS:
+                rows.append([arm, decoding, model, metric, by, *_summary(_of_metric(sides, metric))])
+    names = ["arm", "decoding", "model", "metric", "by", "value", "low", "high", "least", "most"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def differences(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+    """Model b minus model a on the same seeds and prompts: columns as in `rates`, in points."""
+    rows = []
+    for (arm, decoding), part in table.groupby(["arm", "decoding"], sort=False):
+        for by, column in JUDGED_BY.items():
+            first, second = (_by_seed_and_prompt(part[part["model"] == model], column) for model in (a, b))
+            gaps = {side: second[side] - first[side] for side in SIDES}
+            for metric in METRICS:
+                rows.append([arm, decoding, metric, by, *_summary(_of_metric(gaps, metric))])
+    return pd.DataFrame(rows, columns=["arm", "decoding", "metric", "by", "value", "low", "high", "least", "most"])
+
+
+def kinds(table: pd.DataFrame) -> pd.DataFrame:
+    """Shares of the oracle's kinds in percent, one row for each arm, decoding, model and side."""
+    keys = ["arm", "decoding", "model", "side"]
+    counts = table.groupby(keys, sort=False)["kind"].value_counts(normalize=True).unstack(fill_value=0)
+    return (100 * counts).round(1)
+
+
+def _by_seed_and_prompt(part: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
+    return {
+        side: part[part["side"] == side].pivot(index="seed", columns="prompt", values=column).to_numpy(float)
+        for side in SIDES
+    }
+
+
+def _of_metric(sides: dict[str, np.ndarray], metric: str) -> list[np.ndarray]:
+    return {"hmr": [sides["harmful"]], "hpr": [sides["helpful"]], "cas": list(sides.values())}[metric]
+
+
+def _summary(samples: list[np.ndarray]) -> list[float]:
+    per_seed = np.mean([sample.mean(axis=1) for sample in samples], axis=0)
+    limits = statistics.crossed_limits(samples)
+    return [round(100 * float(value), 2) for value in (per_seed.mean(), *limits, per_seed.min(), per_seed.max())]

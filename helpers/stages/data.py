@@ -1,0 +1,131 @@
+"""The data of a run: training and held-out pairs, evaluation prompts, and where each source comes from."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from .. import preferences
+from ..errors import DataError
+from ..runs import Run, locate
+from ..settings import DATA_CACHE
+
+EMBEDDED = {
+    "dataset": DATA_CACHE / "mini_hh",
+    "policy": DATA_CACHE / "policy",
+    "reward_model": DATA_CACHE / "reward_model",
+}
+
+
+class Pairs(NamedTuple):
+    """Training pairs, held-out pairs, evaluation prompts, and what was counted on the way."""
+
+    train: pd.DataFrame
+    heldout: pd.DataFrame
+    prompts: pd.DataFrame
+    counts: dict
+
+
+def source(run: Run, what: str) -> Path | str:
+    """The dataset, policy or reward model of a run as a folder or a hub id; "" where the run trains its own."""
+    given = getattr(run.settings, what)
+    if given is not None:
+        return locate(given) or given
+    return "" if run.settings.profile == "local" else EMBEDDED[what]
+
+
+def identity(origin: Path | str) -> tuple[dict, list[Path]]:
+    """How a source enters a fingerprint: a folder by its content, a hub id by its name and revision."""
+    if isinstance(origin, Path):
+        return {}, [origin]
+    from ..models import REVISIONS
+
+    return {"hub": origin, "revision": (REVISIONS | preferences.HUB_REVISIONS).get(origin)}, []
+
+
+def knows_truth(run: Run) -> bool:
+    """Whether the dialogues are the embedded ones, of which an oracle knows what is good."""
+    return run.settings.dataset is None
+
+
+def pairs(run: Run) -> Pairs:
+    """Training and held-out pairs and the evaluation prompts of a run; no first human turn is on two sides."""
+    s, origin = run.settings, source(run, "dataset")
+    subsets = [subset.strip() for subset in s.subsets.split(",")]
+    uses, needs = identity(origin)
+    if needs:
+        found = [preferences.find_split(origin, subset, split) for subset in subsets for split in ("train", "test")]
+        needs = [path for path in found if path]
+    own_number = s.eval_prompts if run.resolved.source["eval_prompts"] == "you" else None
+    names = ("train_pairs", "heldout_pairs", "eval_prompts", "skip_malformed", "seed")
+    uses |= {name: getattr(s, name) for name in names} | {"subsets": subsets, "own_number": own_number}
+
+    def build(folder: Path) -> None:
+        read = [
+            preferences.load_pairs(origin, subsets, split, skip_malformed=s.skip_malformed)
+            for split in ("train", "test")
+        ]
+        (train, train_out), (test, test_out) = read
+        if train.empty:
+            raise DataError(f"{origin} holds no training pair in {s.subsets}: give another dataset or other subsets")
+        prompts, which = _evaluation_dialogues(origin, subsets, train, test, s.eval_prompts, paper=own_number is None)
+        clean = preferences.without_first_turns(train, prompts)
+        heldout = preferences.without_first_turns(preferences.without_first_turns(test, prompts), train)
+        frames = {
+            "train": preferences.sample_pairs(clean, s.train_pairs, s.seed),
+            "heldout": preferences.sample_pairs(heldout, s.heldout_pairs, preferences.PAPER_SEED),
+            "all_train": clean,
+            "prompts": prompts,
+        }
+        for name, frame in frames.items():
+            frame.to_json(folder / f"{name}.jsonl", orient="records", lines=True, force_ascii=False)
+        counts = {
+            "train pairs read": len(train),
+            "test pairs read": len(test),
+            **{f"train rows left out: {reason}": n for reason, n in train_out.items()},
+            **{f"test rows left out: {reason}": n for reason, n in test_out.items()},
+            "train pairs removed because an evaluation prompt opens them": len(train) - len(clean),
+            "train pairs used": len(frames["train"]),
+            "held-out pairs used": len(frames["heldout"]),
+            "evaluation prompts": which,
+        }
+        (folder / "counts.json").write_text(json.dumps(counts, indent=1))
+
+    folder = run.stage("pairs", uses=uses, needs=needs, build=build)
+    frames = [read_rows(folder / f"{name}.jsonl") for name in ("train", "heldout", "prompts")]
+    return Pairs(*frames, json.loads((folder / "counts.json").read_text()))
+
+
+def _evaluation_dialogues(origin, subsets, train, test, n, *, paper: bool) -> tuple[pd.DataFrame, str]:
+    """The dialogues whose prompts are evaluated: the paper's 100 on the official HH test files, else n a side."""
+    if paper and {"harmless-base", "helpful-base"} <= set(subsets):
+        transcripts = preferences.load_transcripts(origin, ["harmless-base", "helpful-base"], "test")
+        try:
+            rows = preferences.paper_rows(transcripts)
+        except DataError:
+            rows = transcripts.iloc[:0].assign(side=[])
+        if len(rows) and preferences.is_paper_source(rows):
+            return rows.assign(prompt=rows["chosen"])[["side", "subset", "line", "prompt", "chosen"]], "the paper's 100"
+    rows = preferences.sample_prompts(test, train, n)
+    whole = rows.assign(chosen=rows["prompt"] + rows["chosen"])
+    return whole[["side", "subset", "line", "prompt", "chosen"]], f"{n} a side, drawn from the test pairs"
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    return pd.read_json(path, orient="records", lines=True, convert_dates=False, dtype=False)
+
+
+def token_counter(tokenizer) -> Callable[[str], int]:
+    """Count the tokens of a text."""
+    return lambda text: len(tokenizer(text)["input_ids"])
+
+
+def pairs_folder(run: Run) -> Path:
+    pairs(run)
+    return run.folder / "stages" / "pairs"
+
+
+def all_train(run: Run) -> pd.DataFrame:
+    return read_rows(pairs_folder(run) / "all_train.jsonl")

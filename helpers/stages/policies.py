@@ -1,0 +1,122 @@
+"""The models of a run: the base policy, the judge, and the three trainings, with their logs."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from .. import preferences
+from ..errors import StageError
+from ..metrics import LABELS
+from ..runs import Run
+from .data import all_train, identity, pairs, pairs_folder, source, token_counter
+
+MODELS = tuple(LABELS)
+STARTS_FROM = {"sft": "base", "dpo": "base", "sft_dpo": "sft"}
+LOCAL_VOCABULARY = 4096
+
+
+def base_policy(run: Run) -> Path | str:
+    """The untrained starting point: shipped, given, or pre-trained here on the dialogues (profile local)."""
+    origin = source(run, "policy")
+    if origin != "":
+        return origin
+    s = run.settings
+    names = ("pretrain_epochs", "pretrain_learning_rate", "seed", "device")
+
+    def build(folder: Path) -> None:
+        from .. import models, training
+
+        train, heldout = all_train(run), pairs(run).heldout
+        # One dialogue of each pair, chosen and rejected in turn: a base model has no side.
+        replies = train["chosen"].where(train.index % 2 == 0, train["rejected"])
+        texts = train["prompt"] + replies
+        tokenizer = models.train_policy_tokenizer(list(texts), LOCAL_VOCABULARY)
+        training.pretrain(tokenizer, list(texts), list(heldout["prompt"] + heldout["chosen"]), s, folder)
+
+    uses = {name: getattr(s, name) for name in names} | {"vocabulary": LOCAL_VOCABULARY}
+    return run.stage("base", uses=uses, needs=[pairs_folder(run)], build=build) / "model"
+
+
+def reward_model(run: Run) -> Path | str:
+    """The judge: shipped, given, or trained here on the training pairs (profile local)."""
+    origin = source(run, "reward_model")
+    if origin != "":
+        return origin
+    s = run.settings
+
+    def build(folder: Path) -> None:
+        from .. import models, training
+
+        train = all_train(run)
+        texts = pd.concat([train["prompt"] + train["chosen"], train["prompt"] + train["rejected"]])
+        tokenizer = models.train_reward_tokenizer(list(texts), LOCAL_VOCABULARY)
+        fresh = models.new_reward_model(tokenizer, seed=s.seed)
+        chosen = preferences.sample_pairs(train, s.reward_pairs, s.seed)
+        training.train_reward_model(fresh, tokenizer, chosen, pairs(run).heldout, s, folder)
+
+    names = ("reward_epochs", "reward_learning_rate", "reward_pairs", "seed", "device")
+    uses = {name: getattr(s, name) for name in names} | {"vocabulary": LOCAL_VOCABULARY}
+    return run.stage("reward_model", uses=uses, needs=[pairs_folder(run)], build=build) / "model"
+
+
+def policy(run: Run, name: str) -> Path | str:
+    """The folder of one of the four models: base, sft, dpo or sft_dpo, trained when it is missing."""
+    return base_policy(run) if name == "base" else _trained(run, name) / "model"
+
+
+def _trained(run: Run, name: str) -> Path:
+    if name not in STARTS_FROM:
+        raise StageError(f"no model is called {name!r}: the four are {', '.join(MODELS)}")
+    s, kind = run.settings, "sft" if name == "sft" else "dpo"
+    start = policy(run, STARTS_FROM[name])
+    own = [field for field in type(s).model_fields if field.startswith(kind + "_")]
+    shared = ["seed", "device", "dropout", "gradient_accumulation", "max_prompt_length"]
+    shared += (
+        ["completion_only"]
+        if kind == "sft"
+        else ["beta", "explicit_prompt", *(f for f in type(s).model_fields if "lora" in f)]
+    )
+    uses, needs = identity(start)
+
+    def build(folder: Path) -> None:
+        from .. import models, training
+
+        data = pairs(run)
+        count_tokens = token_counter(models.load_tokenizer(start))
+        limit = {"max_prompt_length": s.max_prompt_length, "max_length": getattr(s, f"{kind}_max_length")}
+        # Rows are fitted here when prompt and completion are apart; whole dialogues are cut by TRL, as in the paper.
+        apart = s.completion_only if kind == "sft" else s.explicit_prompt
+
+        def fit(rows: pd.DataFrame) -> preferences.Fitted:
+            return preferences.fit_to_length(rows, count_tokens, **limit) if apart else preferences.Fitted(rows, 0, 0)
+
+        train, heldout = fit(data.train), fit(data.heldout)
+        fitting = {"prompts_shortened": train.prompts_shortened, "rows_too_long": train.rows_dropped}
+        (folder / "fitting.json").write_text(json.dumps(fitting))
+        (training.train_sft if kind == "sft" else training.train_dpo)(start, train.pairs, heldout.pairs, s, folder)
+
+    uses |= {field: getattr(s, field) for field in own + shared}
+    return run.stage(name, uses=uses, needs=[*needs, pairs_folder(run)], build=build)
+
+
+def training_log(run: Run, name: str) -> pd.DataFrame:
+    """The training log of sft, dpo or sft_dpo (or base and reward_model in profile local), one row an event."""
+    return pd.read_csv(_log_folder(run, name) / "log.csv")
+
+
+def training_summary(run: Run, name: str) -> dict:
+    """Counts and sizes of a training: rows given, used, shortened and dropped, trainable parameters, steps."""
+    folder = _log_folder(run, name)
+    summary = json.loads((folder / "summary.json").read_text())
+    fitting = folder / "fitting.json"
+    return summary | (json.loads(fitting.read_text()) if fitting.exists() else {})
+
+
+def _log_folder(run: Run, name: str) -> Path:
+    if name in STARTS_FROM:
+        return _trained(run, name)
+    model = {"base": base_policy, "reward_model": reward_model}[name](run)
+    if not isinstance(model, Path) or not (model.parent / "log.csv").exists():
+        raise StageError(f"{name} was not trained in run {run.name}, so it has no log: only profile local trains it")
+    return model.parent
