@@ -104,7 +104,13 @@ def _four_models(metrics: dict[str, Any]) -> Table:
 
 
 @app.command()
-def report(name: Annotated[str, typer.Option("--run", help="name of the run folder in results/")] = "mini") -> None:
+def report(
+    name: Annotated[str, typer.Option("--run", help="name of the run folder in results/")] = "mini",
+    paper_artefacts: Annotated[
+        Path | None,
+        typer.Option(help="a clone of the paper's repository: read its scores instead of the embedded ones"),
+    ] = None,
+) -> None:
     """Write report.html of a run again."""
     from helpers.runs import open_run
 
@@ -117,7 +123,8 @@ def report(name: Annotated[str, typer.Option("--run", help="name of the run fold
         given = {key: record["settings"][key] for key, origin in record["sources"].items() if origin == "you"}
         if resolve(**given).run_name != name:
             given["run"] = name
-        out.print(_near(course.write_report(open_run(**given))), markup=False)
+        artefacts = paper_artefacts and (START / paper_artefacts.expanduser()).resolve()
+        out.print(_near(course.write_report(open_run(**given), artefacts)), markup=False)
 
 
 @app.command()

@@ -36,9 +36,9 @@ MANIFEST, HELDOUT_SCORES = "manifest.json", "heldout_scores.csv"
 def build(*parts: str) -> None:
     """Make the parts again (all by default): the dialogues, the policy, the reward model; then the manifest.
 
-    Each part is made beside data_cache/ and moved in when it is whole. The models take about twenty minutes on two
-    cores, and their bytes may differ between machines; the dialogues never do. Tables of experiments stay as they are:
-    make them again too, and the card.
+    Each part is made beside data_cache/ and moved in when it is whole. It takes about 26 minutes on two cores. The
+    models' bytes may differ between machines and with the number of cores; those of the dialogues never do. Tables of
+    experiments stay as they are: make them again too, and the card.
     """
     makers = {DIALOGUES: _write_dialogues, POLICY: _train_policy, JUDGE: _train_judge}
     for part in parts or makers:

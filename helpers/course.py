@@ -71,7 +71,7 @@ def _helpers_and_data() -> list[str]:
     """sha256 of everything in helpers/ that makes results and of data_cache/'s manifests; read once a process."""
     sources = [path for path in sorted((ROOT / "helpers").rglob("*.*")) if path.suffix in {".py", ".toml", ".j2"}]
     used = [path for path in sources if path.name not in NOT_INSIDE_NOTEBOOKS]
-    return [folders.sha256_of_file(path) for path in [*used, *sorted(DATA_CACHE.glob("*.json"))]]
+    return [folders.sha256_of_file(path) for path in [*used, *sorted(DATA_CACHE.glob("*.[cj]s*"))]]
 
 
 def _own_sources(settings: Settings) -> list[tuple[str, int, int]]:
@@ -167,10 +167,14 @@ def finish_run(run: Run) -> list[str]:
     return ["metrics.json", write_report(run).name]
 
 
-def write_report(run: Run) -> Path:
-    """Write report.html of a run whose stages are there; missing stages are built."""
-    from helpers import report, stages
+def write_report(run: Run, paper_artefacts: Path | None = None) -> Path:
+    """Write report.html of a run whose stages are there; missing stages are built.
 
+    paper_artefacts: a clone of the authors' repository, from which the paper's scores are read; else embedded ones.
+    """
+    from helpers import evidence, report, stages
+
+    paper = evidence.gather(paper_artefacts)  # first: it tells at once when the folder is wrong
     return report.write_report(
         run.folder / "report.html",
         settings_table=run.table(),
@@ -179,6 +183,7 @@ def write_report(run: Run) -> Path:
         logs={name: stages.training_log(run, name) for name in stages.STARTS_FROM},
         versions=folders.versions(),
         truth=stages.truth(run),
+        paper=paper,
     )
 
 

@@ -163,10 +163,10 @@ def length_histogram(
 
 
 @styled
-def seeds(rates: pd.DataFrame) -> Picture:
+def seeds(rates: pd.DataFrame, title: str = "Over training seeds") -> Picture:
     """HmR and HpR over training seeds, judge and oracle side by side: rows of `experiments.rates` for one recipe."""
     models = list(dict.fromkeys(rates["model"]))
-    figure, axes = canvas(1, 2, width=9.6, height=1.2 + 0.75 * len(models), title="Over training seeds", sharey=True)
+    figure, axes = canvas(1, 2, width=9.6, height=1.2 + 0.75 * len(models), title=title, sharey=True)
     model_rows(axes[0], models, [label(m) for m in models])
     parts = []
     for ax, metric in zip(axes, ("hmr", "hpr"), strict=True):
@@ -183,7 +183,7 @@ def seeds(rates: pd.DataFrame) -> Picture:
                 limits = f"{rate['value']:.1f} [{rate['low']:.1f}, {rate['high']:.1f}]"
                 parts.append(f"{label(model)} {METRIC_NAMES[metric]} by the {by} {limits}")
     note(figure, "Filled: by the judge. Hollow: by the oracle. Line: 95 % interval over seeds and prompts.")
-    figure.alt = "Mean rates over training seeds with 95 % intervals: " + "; ".join(parts) + "."
+    figure.alt = f"{title}: mean rates with 95 % intervals: " + "; ".join(parts) + "."
     return figure
 
 

@@ -15,12 +15,12 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import folders, plots
+from .claims import LEVEL
 from .metrics import METRIC_NAMES, METRICS, Comparison, Evaluation, Rate, label
 from .pictures import number
 from .published import table1
 
 TEMPLATES = Path(__file__).parent
-LEVEL = 0.05  # a difference is called one when its Holm-adjusted p-value is below this
 
 WORLDS = {
     "smoke": "A small OPT policy and a small DeBERTa judge that come with the course, on a few dozen synthetic pairs. "
@@ -81,6 +81,7 @@ def build_report(
     scores: Mapping[str, pd.DataFrame],
     logs: Mapping[str, pd.DataFrame],
     versions: Mapping[str, str | None],
+    paper: Mapping[str, Any],
     truth: Mapping[str, Mapping[str, Rate]] | None = None,
     published: pd.DataFrame | None = None,
     name: str | None = None,
@@ -89,7 +90,7 @@ def build_report(
 
     settings_table: columns setting, value, from, meaning (Resolved.table()). scores: model -> scores frame.
     logs: trained model -> training log. versions: package -> version. truth: model -> "hmr" and "hpr" by the embedded
-    world's oracle, None on real dialogues. published: table1() unless given.
+    world's oracle, None on real dialogues. published: table1() unless given. paper: `evidence.gather(...)`.
     name: the run's name, its profile unless given. The same inputs give the same bytes.
     """
     published = table1() if published is None else published
@@ -103,6 +104,8 @@ def build_report(
     )
     page = environment.get_template("report.html.j2").render(
         name=name or settings["profile"],
+        paper=paper,
+        drawing=Drawing.of,
         settings=settings,
         world=WORLDS[settings["profile"]],
         recipe=RECIPES[settings["recipe"]],

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import cache, experiments, folders, statistics
-from helpers.experiments import puzzle
 from helpers.errors import DataError, SettingsError
+from helpers.experiments import puzzle
 from helpers.settings import BY_RECIPE, RECIPES, resolve
 
 

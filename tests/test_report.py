@@ -1,19 +1,24 @@
 """The report is one self-contained, accessible page, and its sentences follow from the run's numbers."""
 
+import functools
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from test_plots import made_up, made_up_log
 
-from helpers import report
+from helpers import evidence, experiments, report
 from helpers.errors import CourseError
 from helpers.metrics import PUBLISHED, Comparison, Thresholds, evaluate
 from helpers.pictures import number
 from helpers.settings import resolve
 
+PAPER = functools.cache(evidence.gather)
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CALIBRATED = Thresholds(-2.5, -2.4, "calibrated")
 NBSP = "\N{NO-BREAK SPACE}"
 
@@ -26,6 +31,7 @@ def inputs(thresholds=CALIBRATED, scores=None, **given) -> dict:
         "scores": scores,
         "logs": {"sft": made_up_log()[["step", "split", "loss"]], "dpo": made_up_log(), "sft_dpo": made_up_log()},
         "versions": {"torch": "2.0", "trl": None},
+        "paper": PAPER(),
     }
 
 
@@ -68,13 +74,53 @@ def test_page_is_well_formed_and_needs_nothing_else(page):
 
 def test_every_figure_has_alt_text_with_figures(page):
     images = Outline(page).all("img")
-    assert len(images) == 5 + 3
+    assert len(images) == 5 + 3 + page.count('class="narrow"') + 5 <= 20
     assert all(len(image["alt"]) > 40 and re.search(r"\d", image["alt"]) for image in images)
+
+
+def test_every_link_leads_to_a_place_on_the_page(page):
+    outline = Outline(page)
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    targets = {link["href"].removeprefix("#") for link in outline.all("a")}
+    assert len(ids) == len(set(ids)) and targets <= set(ids)
+    assert {claim.evidence for claim in PAPER()["ledger"]} <= targets
+
+
+def test_the_first_screen_says_what_was_claimed_what_holds_what_not_and_what_is_added(page):
+    first = page[: page.index('id="ledger"')]
+    assert all(
+        f"<h2>{title}</h2>" in first for title in ("What was claimed", "What holds", "What does not", "What we add")
+    )
+    assert f"{len(PAPER()['ledger'])} claims" in first and re.search(r"−7 to 13", first)
+
+
+def test_a_page_without_experiments_says_how_to_make_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments.tables, "TABLES", tmp_path)
+    page = report.build_report(**inputs() | {"paper": evidence.gather()})
+    Outline(page)
+    for name in ("puzzle", "printed", "faults", "seeds"):
+        assert f"helpers sweep {name}" in page
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
+def test_a_browser_opens_the_page_without_errors_and_without_requests(page, tmp_path):
+    path, log = tmp_path / "report.html", tmp_path / "net.json"
+    path.write_text(page, encoding="utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    flags += " --disable-component-update --enable-logging=stderr --virtual-time-budget=2000 --dump-dom"
+    places = [f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", f"{path.as_uri()}#tests"]
+    done = subprocess.run([CHROMIUM, *flags.split(), *places], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0 and done.stdout.count("<h2 ") == page.count("<h2 ")
+    assert "CONSOLE" not in done.stderr
+    asked = set(re.findall(r'"url":"([^"]+)"', log.read_text(encoding="utf-8", errors="replace")))
+    from_page = {url for url in asked if not url.startswith(("file:", "data:", "chrome"))}
+    assert not any("report" in url or "font" in url for url in from_page), from_page
 
 
 def test_first_table_gives_rates_with_intervals_beside_the_papers(page):
     rates = inputs()["evaluation"].models["sft_dpo"]
-    first_table = page[: page.index("</table>")]
+    own = page[page.index('id="run"') :]
+    first_table = own[: own.index("</table>")]
     for metric, theirs in (("hmr", 44), ("hpr", 66), ("cas", 55)):
         rate = rates[metric]
         assert f"{rate.value:.1f}{NBSP}%" in first_table and f"{rate.low:.1f} to {rate.high:.1f}" in first_table
@@ -96,7 +142,7 @@ def test_text_from_settings_is_escaped():
 
 
 def test_published_rule_gets_no_second_table():
-    assert "under the paper’s cut-offs</h3>" not in report.build_report(**inputs(PUBLISHED))
+    assert "under the paper’s cut-offs</h4>" not in report.build_report(**inputs(PUBLISHED))
 
 
 def test_where_the_truth_is_known_it_stands_beside_the_judge(page):
@@ -105,7 +151,7 @@ def test_where_the_truth_is_known_it_stands_beside_the_judge(page):
     opinion = given["evaluation"].models
     known = {model: {"hmr": rates["hpr"], "hpr": rates["hpr"]} for model, rates in opinion.items()}
     told = report.build_report(**given, truth=known)
-    assert Outline(told).all("a")[0]["href"] == "#truth" and 'id="truth"' in told
+    assert {"href": "#truth"} in Outline(told).all("a") and 'id="truth"' in told
     best = max(opinion, key=lambda model: opinion[model]["cas"].value)
     harmful, helpful = report.unseen(given["evaluation"], known)
     first = next(iter(opinion))

@@ -9,7 +9,7 @@ from . import puzzle
 from .catalogue import FAULTS, PROMPTS_A_SIDE, SEEDS, Job, experiments, jobs
 from .measuring import HELD_OUT
 from .sweeping import run
-from .tables import COLUMNS, JUDGED_BY, TABLES, differences, kinds, load, rates, record
+from .tables import COLUMNS, JUDGED_BY, TABLES, changes, differences, kinds, load, rates, record, there
 
 __all__ = [
     "COLUMNS",
@@ -20,6 +20,7 @@ __all__ = [
     "SEEDS",
     "TABLES",
     "Job",
+    "changes",
     "differences",
     "experiments",
     "jobs",
@@ -29,4 +30,5 @@ __all__ = [
     "rates",
     "record",
     "run",
+    "there",
 ]

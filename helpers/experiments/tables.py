@@ -18,10 +18,14 @@ JUDGED_BY = {"oracle": "good", "judge": "calibrated", "judge, published cut-offs
 
 def load(name: str) -> pd.DataFrame:
     """The table of an experiment. Raises DataError when it is not there."""
-    path = TABLES / f"{name}.csv.gz"
-    if not path.is_file() or not record(name):
+    if not there(name):
         raise DataError(f"the table of experiment {name!r} is missing: python -m helpers sweep {name}")
-    return pd.read_csv(path)
+    return pd.read_csv(TABLES / f"{name}.csv.gz")
+
+
+def there(name: str) -> bool:
+    """Whether the table of an experiment and its record are there."""
+    return (TABLES / f"{name}.csv.gz").is_file() and bool(record(name))
 
 
 def record(name: str) -> dict:
@@ -54,6 +58,18 @@ def differences(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
             for metric in METRICS:
                 rows.append([arm, decoding, metric, by, *_summary(_of_metric(gaps, metric))])
     return pd.DataFrame(rows, columns=["arm", "decoding", "metric", "by", "value", "low", "high", "least", "most"])
+
+
+def changes(table: pd.DataFrame, baseline: str, model: str) -> pd.DataFrame:
+    """Every other arm minus the baseline for one model, greedy, same seeds and prompts: columns as in `rates`."""
+    own = table[(table["model"] == model) & (table["decoding"] == "greedy")]
+    rows = []
+    for by, column in JUDGED_BY.items():
+        sides = {arm: _by_seed_and_prompt(part, column) for arm, part in own.groupby("arm", sort=False)}
+        for arm in (arm for arm in sides if arm != baseline):
+            gaps = {side: sides[arm][side] - sides[baseline][side] for side in SIDES}
+            rows += [[arm, metric, by, *_summary(_of_metric(gaps, metric))] for metric in METRICS]
+    return pd.DataFrame(rows, columns=["arm", "metric", "by", "value", "low", "high", "least", "most"])
 
 
 def kinds(table: pd.DataFrame) -> pd.DataFrame:
