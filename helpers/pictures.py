@@ -44,6 +44,10 @@ class Picture(Figure):
 
     alt: str = ""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._saved: dict[str, bytes] = {}
+
     def png(self) -> bytes:
         """The figure as PNG bytes, free of dates and version strings."""
         return self._save("png", dpi=DPI, metadata={"Software": None})
@@ -53,10 +57,13 @@ class Picture(Figure):
         return self._save("svg", metadata={"Date": None, "Creator": None})
 
     def _save(self, kind: str, **options: Any) -> bytes:
-        target = io.BytesIO()
-        with mpl.rc_context(STYLE):
-            self.savefig(target, format=kind, facecolor="white", **options)
-        return target.getvalue()
+        # Kept: drawing moves the axes by a hair, so that a second drawing would give other bytes.
+        if kind not in self._saved:
+            target = io.BytesIO()
+            with mpl.rc_context(STYLE):
+                self.savefig(target, format=kind, facecolor="white", **options)
+            self._saved[kind] = target.getvalue()
+        return self._saved[kind]
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
         # nbconvert and other readers of a notebook take the alt text from the metadata of image/png.

@@ -7,9 +7,9 @@ only. Finished trainings are kept in results/, so that a sweep that was stopped 
 
 from . import puzzle
 from .catalogue import FAULTS, PROMPTS_A_SIDE, SEEDS, Job, experiments, jobs
-from .measuring import HELD_OUT
+from .measuring import HELD_OUT, first_steps, measure
 from .sweeping import run
-from .tables import COLUMNS, JUDGED_BY, TABLES, changes, differences, kinds, load, rates, record, there
+from .tables import COLUMNS, JUDGED_BY, TABLES, changes, differences, kinds, load, rates, record, rows_of, there
 
 __all__ = [
     "COLUMNS",
@@ -23,12 +23,15 @@ __all__ = [
     "changes",
     "differences",
     "experiments",
+    "first_steps",
     "jobs",
     "kinds",
     "load",
+    "measure",
     "puzzle",
     "rates",
     "record",
+    "rows_of",
     "run",
     "there",
 ]

@@ -39,6 +39,15 @@ def measure(job: Job, threads: int | None = None) -> Measured:
     return _answers(run, job) if job.models else _log(run, job)
 
 
+def first_steps(job: Job) -> pd.DataFrame:
+    """The log of a DPO job's first steps, trained here and now: as long as nothing has changed, the table's first rows.
+
+    The first loss comes before any update, with the pairs and the noise of the whole run.
+    """
+    short = {"dpo_epochs": 0.02, "run": f"first-steps-{job.name}"}
+    return measure(job._replace(settings=job.settings | short)).table
+
+
 def _answers(run: "Run", job: Job) -> Measured:
     from .. import stages
     from ..synthetic import judge

@@ -7,6 +7,7 @@ from .. import folders, statistics
 from ..errors import DataError
 from ..metrics import METRICS, SIDES
 from ..settings import DATA_CACHE
+from .catalogue import Job
 
 TABLES = DATA_CACHE / "experiments"
 COLUMNS = [
@@ -31,6 +32,13 @@ def there(name: str) -> bool:
 def record(name: str) -> dict:
     """How a table was made: command, date, runs with their settings, versions, sha256; {} when there is none."""
     return folders.read_json(TABLES / f"{name}.json")
+
+
+def rows_of(table: pd.DataFrame, job: Job) -> pd.DataFrame:
+    """The rows of one run, found by the settings that are columns of the table."""
+    for name in (name for name in job.settings if name in table):
+        table = table[table[name] == job.settings[name]]
+    return table
 
 
 def rates(table: pd.DataFrame) -> pd.DataFrame:

@@ -114,6 +114,7 @@ def _evaluation_dialogues(origin, subsets, train, test, n, *, paper: bool) -> tu
 
 
 def read_rows(path: Path) -> pd.DataFrame:
+    """Rows of a JSON-lines file as a stage wrote it: texts stay texts."""
     return pd.read_json(path, orient="records", lines=True, convert_dates=False, dtype=False)
 
 
@@ -123,9 +124,11 @@ def token_counter(tokenizer) -> Callable[[str], int]:
 
 
 def pairs_folder(run: Run) -> Path:
+    """The folder of the stage "pairs", built if it is missing."""
     pairs(run)
     return run.folder / "stages" / "pairs"
 
 
 def all_train(run: Run) -> pd.DataFrame:
+    """Every training pair that opens with no evaluation prompt, not only those that are trained on."""
     return read_rows(pairs_folder(run) / "all_train.jsonl")
