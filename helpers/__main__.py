@@ -158,6 +158,7 @@ def sweep(
                 out.print(f"{known}: {len(experiments.jobs(known))} runs. {question}", markup=False, soft_wrap=True)
             return
         todo = experiments.jobs(name)
+        out.print(experiments.plan(name, workers), markup=False)
         os.chdir(ROOT)
         with Display([job.name for job in todo]) as display:
             for done in experiments.run(name, workers):

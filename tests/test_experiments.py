@@ -1,5 +1,7 @@
 """Tables of many trainings: what the runs are, and how seeds and prompts enter the intervals."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,6 +29,15 @@ def test_the_faults_one_at_a_time_are_together_the_published_recipe():
     own = {name: getattr(arms[fault], name) for fault, names in experiments.FAULTS.items() for name in names}
     assert own.keys() == BY_RECIPE.keys() - {"thresholds"}
     assert all(value == BY_RECIPE[name][RECIPES.index("published")] for name, value in own.items())
+
+
+def test_the_planner_counts_what_is_finished(results):
+    assert re.fullmatch(r"puzzle: 48 runs, 0 finished; about 1\.8 hours .* 1 at once.*", experiments.plan("puzzle"))
+    for job in experiments.jobs("puzzle")[:40]:
+        done = results / job.name / "stages" / "dpo"
+        done.mkdir(parents=True)
+        (done / folders.MANIFEST).touch()
+    assert "40 finished; about 9 minutes to go with 2 at once" in experiments.plan("puzzle", workers=2)
 
 
 def test_an_unknown_experiment_is_named():

@@ -48,7 +48,7 @@ def test_discordant_counts_and_p_values_follow_from_the_embedded_scores():
     least = min(harmless, key=lambda c: c.p_value)
     assert least.p_value == pytest.approx(0.21, abs=0.005) and {least.a, least.b} == {"sft", "dpo"}
     hybrid = claims.difference(reanalysis.evaluate(ROWS), "cas", "sft_dpo", "sft")
-    assert (hybrid.difference, round(hybrid.low), round(hybrid.high)) == (3, -7, 13)
+    assert [round(value, 6) for value in (hybrid.difference, hybrid.low, hybrid.high)] == [3, -7, 13]
 
 
 def test_forms_and_prompts_are_as_counted_by_hand():

@@ -8,7 +8,7 @@ only. Finished trainings are kept in results/, so that a sweep that was stopped 
 from . import puzzle
 from .catalogue import FAULTS, PROMPTS_A_SIDE, SEEDS, Job, experiments, jobs
 from .measuring import HELD_OUT, first_steps, measure
-from .sweeping import run
+from .sweeping import plan, run
 from .tables import COLUMNS, JUDGED_BY, TABLES, changes, differences, kinds, load, rates, record, rows_of, there
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "kinds",
     "load",
     "measure",
+    "plan",
     "puzzle",
     "rates",
     "record",

@@ -95,6 +95,10 @@ _EXPERIMENTS: dict[str, Callable[[], list[Job]]] = {
 }
 
 
+# Minutes a run on one core, for the planner only: the first two as seen, the others reckoned from them.
+MINUTES = {"seeds": 12.0, "puzzle": 2.3, "printed": 7.0, "faults": 8.0}
+
+
 def experiments() -> dict[str, str]:
     """The experiments by name, with the question that each asks."""
     return {name: made.__doc__ for name, made in _EXPERIMENTS.items()}

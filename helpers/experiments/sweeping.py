@@ -8,10 +8,25 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 import pandas as pd
 
 from .. import folders
-from ..settings import DATA_CACHE
+from ..settings import DATA_CACHE, results_root
 from . import tables
-from .catalogue import Job, jobs
+from .catalogue import MINUTES, Job, jobs
 from .measuring import Measured, measure
+
+
+def plan(name: str, workers: int = 1) -> str:
+    """One line before a sweep: how many runs there are, how many are finished, and how long the others may take."""
+    todo = jobs(name)
+    finished = sum(
+        (results_root() / job.name / "stages" / _last_stage(job) / folders.MANIFEST).exists() for job in todo
+    )
+    hours = (len(todo) - finished) * MINUTES[name] / 60 / workers
+    time = f"about {hours:.1f} hours" if hours >= 1 else f"about {60 * hours:.0f} minutes"
+    return f"{name}: {len(todo)} runs, {finished} finished; {time} to go with {workers} at once, on cores like ours"
+
+
+def _last_stage(job: Job) -> str:
+    return f"scores-{job.models[-1]}" if job.models else "dpo"
 
 
 def run(name: str, workers: int = 1) -> Iterator[str]:
