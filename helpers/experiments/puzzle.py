@@ -6,6 +6,7 @@ LoRA at the low rate barely moves the policy. PREDICTIONS were written before th
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,33 @@ def expected_loss(sigma: float, beta: float, mean: float = 0.0) -> float:
 def implied_sigma(loss: float, beta: float) -> float:
     """The noise in nats that would lift a loss from ln 2 to `loss` by itself, by the second-order formula; 0 below."""
     return math.sqrt(8 * max(0.0, loss - LN_2)) / beta
+
+
+def noise(policy: Path, pairs: pd.DataFrame, dropout: float, passes: int = 8, seed: int = 0) -> np.ndarray:
+    """Margins in nats of an untouched policy against itself, when dropout draws another network in each pass.
+
+    Every pass plays the policy against every other as its reference: shape (passes * (passes - 1), pairs). pairs:
+    columns prompt, chosen, rejected. Their standard deviation is the sigma of `expected_loss`.
+    """
+    import torch
+
+    from ..losses import completion_log_probs, labels_of_completion
+    from ..models import load_policy, load_tokenizer
+
+    model, tokenizer = load_policy(policy, dropout=dropout, device="cpu").train(), load_tokenizer(policy)
+    starts = torch.tensor([len(ids) for ids in tokenizer(list(pairs["prompt"]))["input_ids"]])
+    torch.manual_seed(seed)
+    log_probs = {}
+    for side in ("chosen", "rejected"):
+        texts = list(pairs["prompt"] + pairs[side] + tokenizer.eos_token)
+        rows = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+        labels = labels_of_completion(rows["input_ids"], starts, rows["attention_mask"].sum(dim=1))
+        with torch.no_grad():
+            drawn = [completion_log_probs(model(**rows).logits, labels) for _ in range(passes)]
+        log_probs[side] = torch.stack(drawn).double().numpy()
+    difference = log_probs["chosen"] - log_probs["rejected"]
+    other = ~np.eye(passes, dtype=bool)
+    return (difference[:, None] - difference[None, :])[other]
 
 
 class Prediction(NamedTuple):
