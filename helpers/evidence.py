@@ -109,6 +109,7 @@ def dpo_puzzle() -> dict[str, Any]:
     curve, beta = published()["loss_curves"]["dpo"], published()["recipe"]["dpo"]["beta"]
     values = {
         "curve": curve,
+        "hybrid": published()["loss_curves"]["sft_dpo"],
         "ln_2": puzzle.LN_2,
         "sigma_first": puzzle.implied_sigma(curve["tenths"][0], beta),
         "sigma_last": puzzle.implied_sigma(curve["tenths"][-1], beta),
