@@ -97,9 +97,11 @@ def _without(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 def made(name: str) -> str:
     """When and how the table of an experiment was made, in one sentence."""
     record = experiments.record(name)
-    seeds = len({run["seed"] for run in record["runs"]})
+    seeds, one = len({run["seed"] for run in record["runs"]}), record["runs"][0]
+    sizes = {"train_pairs": "training pairs", "eval_prompts": "prompts a side"}
+    sized = "".join(f", {one[name]} {what}" for name, what in sizes.items() if name in one)
     return (
-        f"{len(record['runs'])} runs over {seeds} seeds, made on {record['date']} with {record['command']}; "
+        f"{len(record['runs'])} runs over {seeds} seeds{sized}, made on {record['date']} with {record['command']}; "
         f"{record['rows']:,} rows, sha256 {record['sha256'][:12]}…"
     )
 
