@@ -204,15 +204,17 @@ def paper_prompt(transcript: str) -> str:
 
 
 def load_transcripts(folder: str | Path, subsets: list[str], split: str) -> pd.DataFrame:
-    """Whole chosen dialogues of a folder or hub dataset, every row: columns subset, line, chosen."""
+    """Whole dialogues of a folder or hub dataset, every whole row: columns subset, split, line, chosen, rejected."""
     root = Path(folder)
     rows = []
     for subset in subsets:
         lines = _folder_rows(root, subset, split) if root.is_dir() else _hub_rows(str(folder), subset, split)
         rows += [
-            (subset, number, row["chosen"]) for _, number, row in lines if isinstance(row, dict) and "chosen" in row
+            (subset, split, number, row["chosen"], row["rejected"])
+            for _, number, row in lines
+            if isinstance(row, dict) and isinstance(row.get("chosen"), str) and isinstance(row.get("rejected"), str)
         ]
-    return pd.DataFrame(rows, columns=["subset", "line", "chosen"])
+    return pd.DataFrame(rows, columns=["subset", "split", "line", "chosen", "rejected"])
 
 
 def is_paper_source(rows: pd.DataFrame) -> bool:

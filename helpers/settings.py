@@ -96,6 +96,9 @@ class Settings(BaseModel):
     )
     subsets: str = Field("harmless-base,helpful-base", description="parts of the preference data, with commas between")
     skip_malformed: bool = Field(False, description="leave out malformed data lines (counted) instead of stopping")
+    clean: Literal["no", "marked", "labels"] = Field(
+        "no", description="training pairs left out: none, those the audit marks (notebook 02), likely wrong labels too"
+    )
     train_pairs: int = Field(ge=0, description="preference pairs to train on (0: all)")
     heldout_pairs: int = Field(ge=1, description="preference pairs kept aside to watch training")
     eval_prompts: int = Field(ge=1, description="evaluation prompts on each side, harmful and helpful")

@@ -59,7 +59,7 @@ def pairs(run: Run) -> Pairs:
         found = [preferences.find_split(origin, subset, split) for subset in subsets for split in ("train", "test")]
         needs = [path for path in found if path]
     own_number = s.eval_prompts if run.resolved.source["eval_prompts"] == "you" else None
-    names = ("train_pairs", "heldout_pairs", "eval_prompts", "skip_malformed", "seed")
+    names = ("train_pairs", "heldout_pairs", "eval_prompts", "skip_malformed", "seed", "clean")
     uses |= {name: getattr(s, name) for name in names} | {"subsets": subsets, "own_number": own_number}
 
     def build(folder: Path) -> None:
@@ -70,8 +70,9 @@ def pairs(run: Run) -> Pairs:
         (train, train_out), (test, test_out) = read
         if train.empty:
             raise DataError(f"{origin} holds no training pair in {s.subsets}: give another dataset or other subsets")
+        audited = _audited(train, origin, subsets, labels=s.clean == "labels") if s.clean != "no" else train
         prompts, which = _evaluation_dialogues(origin, subsets, train, test, s.eval_prompts, paper=own_number is None)
-        clean = preferences.without_first_turns(train, prompts)
+        clean = preferences.without_first_turns(audited, prompts)
         heldout = preferences.without_first_turns(preferences.without_first_turns(test, prompts), train)
         frames = {
             "train": preferences.sample_pairs(clean, s.train_pairs, s.seed),
@@ -86,7 +87,8 @@ def pairs(run: Run) -> Pairs:
             "test pairs read": len(test),
             **{f"train rows left out: {reason}": n for reason, n in train_out.items()},
             **{f"test rows left out: {reason}": n for reason, n in test_out.items()},
-            "train pairs removed because an evaluation prompt opens them": len(train) - len(clean),
+            "train pairs left out by the audit": len(train) - len(audited),
+            "train pairs removed because an evaluation prompt opens them": len(audited) - len(clean),
             "train pairs used": len(frames["train"]),
             "held-out pairs used": len(frames["heldout"]),
             "evaluation prompts": which,
@@ -96,6 +98,18 @@ def pairs(run: Run) -> Pairs:
     folder = run.stage("pairs", uses=uses, needs=needs, build=build)
     frames = [read_rows(folder / f"{name}.jsonl") for name in ("train", "heldout", "prompts")]
     return Pairs(*frames, json.loads((folder / "counts.json").read_text()))
+
+
+def _audited(train: pd.DataFrame, origin: Path | str, subsets: list[str], *, labels: bool) -> pd.DataFrame:
+    """The pairs that the audit does not mark; with `labels` also without those whose label is likely wrong."""
+    from .. import audit
+
+    rows = preferences.load_transcripts(origin, subsets, "train")
+    kept = audit.clean_index(audit.detect(rows))
+    if labels:
+        kept = kept[~audit.label_issues(audit.label_probability(rows.loc[kept])).to_numpy()]
+    places = pd.MultiIndex.from_frame(rows.loc[kept, ["subset", "line"]])
+    return train[pd.MultiIndex.from_frame(train[["subset", "line"]]).isin(places)].reset_index(drop=True)
 
 
 def _evaluation_dialogues(origin, subsets, train, test, n, *, paper: bool) -> tuple[pd.DataFrame, str]:
