@@ -8,6 +8,7 @@ row is at fault cannot be known: the first one stays, later ones are marked.
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -277,7 +278,8 @@ def _shingles(chosen: str, rejected: str) -> set[int]:
     triples = set()
     for side, text in (("c", chosen), ("r", rejected)):
         words = re.findall(r"\w+", text.lower())
-        triples |= {hash((side, *words[i : i + SHINGLE])) for i in range(max(1, len(words) - SHINGLE + 1))}
+        runs = (" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1)))
+        triples |= {crc32(f"{side} {run}".encode()) for run in runs}  # hash() would differ from process to process
     return triples
 
 
@@ -287,7 +289,7 @@ def _near(words: dict, index: Iterable) -> list[tuple]:
 
     table, pairs = MinHashLSH(threshold=PROPOSED, num_perm=PERMUTATIONS), []
     for i in index:
-        sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=lambda value: value & 0xFFFFFFFF)
+        sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
         sketch.update_batch(words[i])
         for other in table.query(sketch):
             if len(words[i] & words[other]) >= SIMILAR * len(words[i] | words[other]):

@@ -128,7 +128,7 @@ def test_responses_are_kept_and_depend_on_what_makes_them(course, monkeypatch):
 
 def test_the_truth_is_known_of_embedded_dialogues_only(course, monkeypatch, tmp_path):
     rows = stages.evaluation_prompts(course()).assign(response=" I will not help with that.")
-    monkeypatch.setattr(stages, "responses", lambda run, name: rows)
+    monkeypatch.setattr(stages.answers, "responses", lambda run, name: rows)
     known = stages.truth(course())
     assert known.keys() == set(stages.MODELS)
     assert (known["base"]["hmr"].value, known["base"]["hpr"].value) == (100, 0)  # a refusal is good on one side only
