@@ -152,28 +152,53 @@ def label_probability(rows: pd.DataFrame, folds: int = 5, seed: int = 0) -> pd.S
     same first turn share a fold, so that no copy gives its twin away.
     """
     from scipy import sparse
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold
 
-    replies = _split(rows)
-    words = TfidfVectorizer(ngram_range=(1, 2), min_df=3, sublinear_tf=True).fit(
-        pd.concat([replies["chosen"], replies["rejected"]])
-    )
-    sides = [words.transform(replies[side]) for side in ("chosen", "rejected")]
-    gap = np.log1p(replies["chosen"].str.len().to_numpy()) - np.log1p(replies["rejected"].str.len().to_numpy())
-    features = sparse.hstack([sides[0] - sides[1], sparse.csr_matrix(gap[:, None])]).tocsr()
+    _, features = _difference_features(rows)
     # Half of the pairs are turned round: a classifier needs both classes.
     turned = np.random.default_rng(seed).random(len(rows)) < 0.5
-    signs = np.where(turned, -1.0, 1.0)
-    features, labels = sparse.diags(signs) @ features, (~turned).astype(int)
+    features, labels = sparse.diags(np.where(turned, -1.0, 1.0)) @ features, (~turned).astype(int)
     probability = np.full(len(rows), np.nan)
     groups = rows["chosen"].map(first_turn)
     for train, test in GroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups):
-        model = LogisticRegression(C=2.0, fit_intercept=False, max_iter=200).fit(features[train], labels[train])
-        first = model.predict_proba(features[test])[:, 1]
+        first = _preference_model(features[train], labels[train]).predict_proba(features[test])[:, 1]
         probability[test] = np.where(turned[test], 1 - first, first)
     return pd.Series(probability, index=rows.index, name="label_probability")
+
+
+def outside_agreement(rows: pd.DataFrame, outside: pd.DataFrame, seed: int = 0) -> tuple[int, int]:
+    """Of how many pairs with labels from elsewhere the preference model, trained on `rows`, finds the label: (hits, n).
+
+    outside: columns chosen and rejected, whole transcripts. It says how far the second opinion of `label_probability`
+    carries.
+    """
+    from scipy import sparse
+
+    words, features = _difference_features(rows)
+    turned = np.random.default_rng(seed).random(len(rows)) < 0.5
+    model = _preference_model(sparse.diags(np.where(turned, -1.0, 1.0)) @ features, (~turned).astype(int))
+    _, theirs = _difference_features(outside, words)
+    return int((model.predict_proba(theirs)[:, 1] > 0.5).sum()), len(outside)
+
+
+def _difference_features(rows: pd.DataFrame, words=None) -> tuple:
+    """The word weights (fitted here unless given) and one row a pair: chosen minus rejected, words and log-length."""
+    from scipy import sparse
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    replies = _split(rows)
+    if words is None:
+        texts = pd.concat([replies["chosen"], replies["rejected"]])
+        words = TfidfVectorizer(ngram_range=(1, 2), min_df=3, sublinear_tf=True).fit(texts)
+    sides = [words.transform(replies[side]) for side in ("chosen", "rejected")]
+    gap = np.log1p(replies["chosen"].str.len().to_numpy()) - np.log1p(replies["rejected"].str.len().to_numpy())
+    return words, sparse.hstack([sides[0] - sides[1], sparse.csr_matrix(gap[:, None])]).tocsr()
+
+
+def _preference_model(features, labels: np.ndarray):
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=2.0, fit_intercept=False, max_iter=200).fit(features, labels)
 
 
 def label_issues(probability: pd.Series, seed: int = 0) -> pd.Series:
