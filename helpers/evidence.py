@@ -121,6 +121,7 @@ def dpo_puzzle() -> dict[str, Any]:
         table = experiments.load("puzzle")
         values |= {"predictions": puzzle.predictions(table), "made": made("puzzle")}
         values["figure"] = paper_plots.puzzle(puzzle.summarise(table))
+        values["effects"] = puzzle.effects(puzzle.summarise(table)).reset_index()
     return values
 
 

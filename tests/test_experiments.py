@@ -141,6 +141,8 @@ def fake_puzzle(rewrite=lambda row: row) -> pd.DataFrame:
 
 def test_predictions_can_hold_and_can_fail():
     assert puzzle.predictions(fake_puzzle())["held"].all()
+    effects = puzzle.effects(puzzle.summarise(fake_puzzle()))
+    assert list(effects.loc["dropout: 0.0 to 0.1"].str.split(" ").str[0]) == ["+0.1025", "+0.0025"]
     flat = puzzle.predictions(fake_puzzle(lambda row: row | {"loss": puzzle.LN_2}))
     assert flat["held"].tolist() == [True, False, False, True, True, False, False, False]
 

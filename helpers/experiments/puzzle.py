@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from .catalogue import PUZZLE_RATES
+from .catalogue import PUZZLE_GRID, PUZZLE_RATES
 
 LN_2 = math.log(2)
 NEAR = 0.005  # a loss this near to ln 2 counts as unmoved: its mean reward margin is about 0.01
@@ -97,6 +97,22 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def effects(runs: pd.DataFrame) -> pd.DataFrame:
+    """What each factor does by itself: its second level minus its first, all other factors averaged out.
+
+    runs: `summarise(table)`. One row a factor; columns training loss, held-out loss: mean (least to most) over seeds.
+    """
+    rows = {}
+    for factor, (first, second) in PUZZLE_GRID.items():
+        means = runs.groupby(["seed", factor])[["train_loss", "heldout_loss"]].mean()
+        change = means.xs(second, level=factor) - means.xs(first, level=factor)
+        rows[f"{factor}: {first} to {second}"] = {
+            name: f"{change[column].mean():+.4f} ({change[column].min():+.4f} to {change[column].max():+.4f})"
+            for name, column in (("training loss", "train_loss"), ("held-out loss", "heldout_loss"))
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("factor")
 
 
 def _of(runs: pd.DataFrame, **factors) -> pd.DataFrame:
