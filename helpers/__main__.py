@@ -163,6 +163,7 @@ def sweep(
         with Display([job.name for job in todo]) as display:
             for done in experiments.run(name, workers):
                 display.done(done, "done")
+        card()  # it states sizes and the table of seeds
         out.print(_near(experiments.TABLES / f"{name}.csv.gz"), markup=False)
 
 
