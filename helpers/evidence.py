@@ -162,7 +162,7 @@ def faults() -> dict[str, Any]:
         "figure": paper_plots.arms(change, "One fault at a time"),
         "worst": true["arm"].iloc[0],
         "worst_points": points(true.iloc[0]),
-        "clear": clear["arm"].tolist(),
+        "certain": clear["arm"].tolist(),
         "made": made("faults"),
     }
 
