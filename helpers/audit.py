@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import preferences
-from .dialogues import ASSISTANT, HUMAN, first_turn
+from .dialogues import ASSISTANT, HUMAN, MARKER, first_turn, split_reply
 from .errors import DataError
 from .settings import DATA_CACHE
 from .statistics import wilson_limits
@@ -37,8 +37,6 @@ CHECKS = {
     "contradictory": "an earlier row with the other label: the two cancel out",
     "leaked": "a test row whose dialogue is in the train split too: the exam was handed out",
 }
-STRUCTURE = ("empty", "identical", "history_differs", "not_alternating", "marker_inside", "encoding")
-_ROLE = re.compile(r"\n\n(Human|Assistant):")
 _INSIDE = re.compile(r"(?:^|\n|[.!?]\s)\s*(?:Human|Assistant):")
 # A replacement character, a control character, or UTF-8 that was read as Latin-1 or Windows-1252.
 _DAMAGED = re.compile("\ufffd|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|Ã[\x80-¿]|â€|Â[\xa0-¿]")
@@ -81,9 +79,8 @@ def detect(rows: pd.DataFrame) -> pd.DataFrame:
     "truncated" is found only where it is rare: in a collection where replies often end without a full stop, as in
     HH-RLHF, it would say nothing and is False throughout.
     """
-    found = _structure(rows)
-    found["truncated"] = _truncated(rows)
-    found = found.join(_copies(rows))
+    split = _split(rows)
+    found = _structure(rows, split).join(_copies(rows)).assign(truncated=_truncated(split))
     return found[list(CHECKS)]
 
 
@@ -151,13 +148,11 @@ def label_probability(rows: pd.DataFrame, folds: int = 5, seed: int = 0) -> pd.S
     Logistic regression on the difference of the two replies' words and word pairs (tf-idf) and lengths. Rows with the
     same first turn share a fold, so that no copy gives its twin away.
     """
-    from scipy import sparse
     from sklearn.model_selection import GroupKFold
 
     _, features = _difference_features(rows)
-    # Half of the pairs are turned round: a classifier needs both classes.
-    turned = np.random.default_rng(seed).random(len(rows)) < 0.5
-    features, labels = sparse.diags(np.where(turned, -1.0, 1.0)) @ features, (~turned).astype(int)
+    turned = _half(len(rows), seed)
+    features, labels = _turn(features, turned), (~turned).astype(int)
     probability = np.full(len(rows), np.nan)
     groups = rows["chosen"].map(first_turn)
     for train, test in GroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups):
@@ -172,11 +167,9 @@ def outside_agreement(rows: pd.DataFrame, outside: pd.DataFrame, seed: int = 0) 
     outside: columns chosen and rejected, whole transcripts. It says how far the second opinion of `label_probability`
     carries.
     """
-    from scipy import sparse
-
     words, features = _difference_features(rows)
-    turned = np.random.default_rng(seed).random(len(rows)) < 0.5
-    model = _preference_model(sparse.diags(np.where(turned, -1.0, 1.0)) @ features, (~turned).astype(int))
+    turned = _half(len(rows), seed)
+    model = _preference_model(_turn(features, turned), (~turned).astype(int))
     _, theirs = _difference_features(outside, words)
     return int((model.predict_proba(theirs)[:, 1] > 0.5).sum()), len(outside)
 
@@ -195,6 +188,18 @@ def _difference_features(rows: pd.DataFrame, words=None) -> tuple:
     return words, sparse.hstack([sides[0] - sides[1], sparse.csr_matrix(gap[:, None])]).tocsr()
 
 
+def _half(n: int, seed: int) -> np.ndarray:
+    """Which pairs are turned round, one in two: a classifier needs both classes."""
+    return np.random.default_rng(seed).random(n) < 0.5
+
+
+def _turn(features, turned: np.ndarray):
+    """The features of pairs of which some are turned round: chosen minus rejected changes its sign."""
+    from scipy import sparse
+
+    return sparse.diags(np.where(turned, -1.0, 1.0)) @ features
+
+
 def _preference_model(features, labels: np.ndarray):
     from sklearn.linear_model import LogisticRegression
 
@@ -208,7 +213,7 @@ def label_issues(probability: pd.Series, seed: int = 0) -> pd.Series:
     """
     from cleanlab.filter import find_label_issues
 
-    turned = np.random.default_rng(seed).random(len(probability)) < 0.5
+    turned = _half(len(probability), seed)
     first = np.where(turned, 1 - probability, probability)
     both = np.column_stack([1 - first, first])
     issues = find_label_issues((~turned).astype(int), both, filter_by="prune_by_noise_rate")
@@ -230,15 +235,12 @@ def _split(rows: pd.DataFrame) -> pd.DataFrame:
     """Prompt and reply of both transcripts, split at the last cue; a transcript without one is all prompt."""
     parts = {}
     for side in ("chosen", "rejected"):
-        at = rows[side].map(lambda text: text.rfind(ASSISTANT))
-        cut = [len(text) if place < 0 else place + len(ASSISTANT) for text, place in zip(rows[side], at, strict=True)]
-        parts[f"{side}_prompt"] = [text[:place] for text, place in zip(rows[side], cut, strict=True)]
-        parts[side] = [text[place:] for text, place in zip(rows[side], cut, strict=True)]
+        cut = [split_reply(text) if ASSISTANT in text else (text, "") for text in rows[side]]
+        parts[f"{side}_prompt"], parts[side] = [prompt for prompt, _ in cut], [reply for _, reply in cut]
     return pd.DataFrame(parts, index=rows.index)
 
 
-def _structure(rows: pd.DataFrame) -> pd.DataFrame:
-    split = _split(rows)
+def _structure(rows: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     both = [rows[side] for side in ("chosen", "rejected")]
     return pd.DataFrame(
         {
@@ -253,24 +255,25 @@ def _structure(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _out_of_turn(text: str) -> bool:
-    roles = _ROLE.findall(text)
+    roles = MARKER.findall(text)
     expected = ["Human", "Assistant"] * (len(roles) // 2)
     return not text.startswith(HUMAN) or roles != expected
 
 
 def _has_marker_inside(text: str) -> bool:
-    return any(_INSIDE.search(turn) for turn in _ROLE.split(text)[2::2])
+    return any(_INSIDE.search(turn) for turn in MARKER.split(text)[2::2])
 
 
 def _is_damaged(text: str) -> bool:
     return bool(_DAMAGED.search(text))
 
 
-def _truncated(rows: pd.DataFrame, rare: float = 0.1) -> pd.Series:
-    replies = _split(rows)[["chosen", "rejected"]]
-    open_end = replies.apply(lambda side: side.map(lambda text: bool(text.strip()) and not _WHOLE.search(text)))
+def _truncated(split: pd.DataFrame, rare: float = 0.1) -> pd.Series:
+    open_end = split[["chosen", "rejected"]].apply(
+        lambda side: side.map(lambda text: bool(text.strip()) and not _WHOLE.search(text))
+    )
     marked = open_end.any(axis=1)
-    return marked if len(marked) and marked.mean() <= rare else pd.Series(False, index=rows.index)
+    return marked if len(marked) and marked.mean() <= rare else pd.Series(False, index=split.index)
 
 
 # ------------------------------------------------------------------------------------------------- rows together
@@ -281,16 +284,14 @@ def _copies(rows: pd.DataFrame) -> pd.DataFrame:
     found = pd.DataFrame(False, index=rows.index, columns=["duplicate", "near_duplicate", "contradictory", "leaked"])
     words = {i: _shingles(c, r) for i, c, r in zip(rows.index, rows["chosen"], rows["rejected"], strict=True)}
     for _, own in rows.groupby(["subset", "split"], sort=False):
-        same = own.duplicated(["chosen", "rejected"])
-        found.loc[own.index, "duplicate"] = same
-        seen = set()
-        for i, chosen, rejected in zip(own.index, own["chosen"], own["rejected"], strict=True):
-            found.loc[i, "contradictory"] = (rejected, chosen) in seen and chosen != rejected
+        seen, turned = set(), []
+        for chosen, rejected in zip(own["chosen"], own["rejected"], strict=True):
+            turned.append((rejected, chosen) in seen and chosen != rejected)
             seen.add((chosen, rejected))
-        fresh = own.index[~same & ~found.loc[own.index, "contradictory"]]
-        found.loc[[later for later, _ in _near(words, fresh)], "near_duplicate"] = True
-    for subset, own in rows.groupby("subset", sort=False):
-        del subset
+        same = own.duplicated(["chosen", "rejected"]).to_numpy()
+        found.loc[own.index, "duplicate"], found.loc[own.index, "contradictory"] = same, turned
+        found.loc[_near(words, own.index[~same & ~np.array(turned, bool)]), "near_duplicate"] = True
+    for _, own in rows.groupby("subset", sort=False):
         train, test = own[own["split"] == "train"], own[own["split"] == "test"]
         known = set(map(frozenset, zip(train["chosen"], train["rejected"], strict=True)))
         pairs = map(frozenset, zip(test["chosen"], test["rejected"], strict=True))
@@ -308,20 +309,22 @@ def _shingles(chosen: str, rejected: str) -> set[int]:
     return triples
 
 
-def _near(words: dict, index: Iterable) -> list[tuple]:
-    """(later, earlier) rows whose exact Jaccard similarity is at least SIMILAR; MinHash finds the candidates."""
+def _near(words: dict, index: Iterable) -> list:
+    """Rows with an earlier one of exact Jaccard similarity SIMILAR or more; MinHash finds the candidates."""
     from datasketch import MinHash, MinHashLSH
 
-    table, pairs = MinHashLSH(threshold=PROPOSED, num_perm=PERMUTATIONS), []
+    table, later = MinHashLSH(threshold=PROPOSED, num_perm=PERMUTATIONS), []
     for i in index:
         sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
         sketch.update_batch(words[i])
-        for other in table.query(sketch):
-            if len(words[i] & words[other]) >= SIMILAR * len(words[i] | words[other]):
-                pairs.append((i, other))
-                break
+        if any(_similar(words[i], words[other]) for other in table.query(sketch)):
+            later.append(i)
         table.insert(i, sketch)
-    return pairs
+    return later
+
+
+def _similar(one: set[int], other: set[int]) -> bool:
+    return len(one & other) >= SIMILAR * len(one | other)
 
 
 def shared_first_turns(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from . import reanalysis
-from .metrics import METRIC_NAMES, Comparison, Evaluation, label
+from .metrics import METRIC_NAMES, PUBLISHED, Comparison, Evaluation, label
 from .pictures import number
 from .published import published, table1
 
@@ -129,7 +129,8 @@ def _comparison(c: Comparison, claim: str, where: str, shown: Comparison | None 
 
 def _data(rows: pd.DataFrame) -> list[Claim]:
     gap = reanalysis.table1_gap(rows)
-    at_the_mark = int((rows["score"] == rows["side"].map({"harmful": -3.0, "helpful": -2.0})).sum())
+    cuts = {"harmful": PUBLISHED.harmless, "helpful": PUBLISHED.helpful}
+    at_the_mark = int((rows["score"] == rows["side"].map(cuts)).sum())
     curve = published()["loss_curves"]["dpo"]
     other = published()["second_hand"]["models"]["sft_dpo"]
     return [

@@ -13,7 +13,7 @@ from .errors import DataError
 
 HUMAN = "\n\nHuman:"
 ASSISTANT = "\n\nAssistant:"
-_MARKER = re.compile(r"\n\n(Human|Assistant):")
+MARKER = re.compile(r"\n\n(Human|Assistant):")
 
 
 class Turn(NamedTuple):
@@ -30,7 +30,7 @@ def parse(transcript: str) -> list[Turn]:
     """
     if not transcript.startswith(HUMAN):
         raise DataError(f"a transcript must begin with {HUMAN!r}, this one begins with {transcript[:20]!r}")
-    pieces = _MARKER.split(transcript)[1:]
+    pieces = MARKER.split(transcript)[1:]
     return [Turn(role, text) for role, text in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
@@ -55,7 +55,7 @@ def split_reply(transcript: str) -> tuple[str, str]:
 def first_turn(transcript: str) -> str:
     """The first human turn, in lower case with single spaces: the key by which dialogues count as the same one."""
     text = transcript.removeprefix(HUMAN)
-    end = _MARKER.search(text)
+    end = MARKER.search(text)
     return " ".join(text[: end.start() if end else None].lower().split())
 
 

@@ -31,7 +31,6 @@ def gather(folder: Path | str | None = None) -> dict[str, Any]:
         "tally": claims.count(found),
         "own_scores": own_scores(rows),
         "published": published(),
-        "table1": table1(),
         "puzzle": dpo_puzzle(),
         "printed": printed_loss(),
         "faults": faults(),
@@ -119,9 +118,9 @@ def dpo_puzzle() -> dict[str, Any]:
     }
     if experiments.there("puzzle"):
         table = experiments.load("puzzle")
+        runs = puzzle.summarise(table)
         values |= {"predictions": puzzle.predictions(table), "made": made("puzzle")}
-        values["figure"] = paper_plots.puzzle(puzzle.summarise(table))
-        values["effects"] = puzzle.effects(puzzle.summarise(table)).reset_index()
+        values |= {"figure": paper_plots.puzzle(runs), "effects": puzzle.effects(runs).reset_index()}
     return values
 
 

@@ -156,6 +156,14 @@ def test_doubted_labels_are_more_often_wrong(world):
     assert curve["precision"].iloc[-1] == pytest.approx(wrong.mean())
 
 
+def test_labels_from_elsewhere_are_found_more_often_than_by_chance(world):
+    rows, _, found = world
+    elsewhere, truth = made_up(seed=12, train=300, test=10)
+    sound = elsewhere[truth["flaw"].isna() & truth["label_agrees"].astype(bool)]
+    hits, n = audit.outside_agreement(rows.loc[audit.clean_index(found)], sound)
+    assert n == len(sound) and hits > 0.6 * n
+
+
 def test_a_row_is_judged_by_a_model_that_has_not_seen_it(world):
     """Random labels cannot be foretold: with the row in the training data they could."""
     rows = world[0].loc[audit.clean_index(world[2])].head(800).copy()

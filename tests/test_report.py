@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -116,6 +117,9 @@ def test_a_browser_opens_the_page_without_errors_and_without_requests(page, tmp_
     asked = set(re.findall(r'"url":"([^"]+)"', log.read_text(encoding="utf-8", errors="replace")))
     from_page = {url for url in asked if not url.startswith(("file:", "data:", "chrome"))}
     assert not any("report" in url or "font" in url for url in from_page), from_page
+    # The browser itself calls home; nobody else may be asked for anything.
+    hosts = {urlsplit(url).hostname or "" for url in from_page}
+    assert all(host.endswith((".google.com", ".googleapis.com")) for host in hosts), hosts
 
 
 def test_first_table_gives_rates_with_intervals_beside_the_papers(page):

@@ -9,7 +9,7 @@ from . import puzzle
 from .catalogue import FAULTS, PROMPTS_A_SIDE, SEEDS, Job, experiments, jobs
 from .measuring import HELD_OUT, first_steps, measure
 from .sweeping import plan, run
-from .tables import COLUMNS, JUDGED_BY, TABLES, changes, differences, kinds, load, rates, record, rows_of, there
+from .tables import COLUMNS, JUDGED_BY, TABLES, changes, differences, load, rates, record, rows_of, there
 
 __all__ = [
     "COLUMNS",
@@ -25,7 +25,6 @@ __all__ = [
     "experiments",
     "first_steps",
     "jobs",
-    "kinds",
     "load",
     "measure",
     "plan",

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from .. import metrics
-from .catalogue import Job
+from .catalogue import PUZZLE_GRID, Job
 from .tables import COLUMNS
 
 if TYPE_CHECKING:
     from ..runs import Run
 
 DPO_TRAINED, HELD_OUT = ("dpo", "sft_dpo"), ("loss", "logps_chosen", "logps_rejected")
-WITH = ("dropout", "dpo_learning_rate", "lora_targets", "dpo_reference")
 
 
 class Measured(NamedTuple):
@@ -83,5 +82,5 @@ def _log(run: "Run", job: Job) -> Measured:
 
     log = stages.training_log(run, "dpo")
     columns = ["step", "split", "loss", "rewards_margins", "rewards_accuracies", "logps_chosen", "logps_rejected"]
-    own = {name: getattr(run.settings, name) for name in WITH} | {"seed": run.settings.seed}
+    own = {name: getattr(run.settings, name) for name in PUZZLE_GRID} | {"seed": run.settings.seed}
     return Measured(log[columns].round(5).assign(**own), {}, [])

@@ -78,7 +78,7 @@ def predictions(table: pd.DataFrame) -> pd.DataFrame:
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """One row a run: its factors, first and mean training loss, last held-out loss and margin, and its seed."""
-    keys = ["dropout", "dpo_learning_rate", "lora_targets", "dpo_reference", "seed"]
+    keys = [*PUZZLE_GRID, "seed"]
     rows = []
     for factors, log in table.groupby(keys, sort=False):
         train, looks = (log[log["split"] == split].sort_values("step") for split in ("train", "heldout"))

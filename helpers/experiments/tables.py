@@ -80,13 +80,6 @@ def changes(table: pd.DataFrame, baseline: str, model: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["arm", "metric", "by", "value", "low", "high", "least", "most"])
 
 
-def kinds(table: pd.DataFrame) -> pd.DataFrame:
-    """Shares of the oracle's kinds in percent, one row for each arm, decoding, model and side."""
-    keys = ["arm", "decoding", "model", "side"]
-    counts = table.groupby(keys, sort=False)["kind"].value_counts(normalize=True).unstack(fill_value=0)
-    return (100 * counts).round(1)
-
-
 def _by_seed_and_prompt(part: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
     return {
         side: part[part["side"] == side].pivot(index="seed", columns="prompt", values=column).to_numpy(float)
