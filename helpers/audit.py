@@ -73,6 +73,11 @@ def planted(source: Path | str, subsets: list[str]) -> pd.DataFrame | None:
     return pd.concat(parts, ignore_index=True)
 
 
+def is_sound(truth: pd.DataFrame) -> pd.Series:
+    """True for a row without a planted flaw whose label names the reply that is better in truth."""
+    return truth["flaw"].isna() & truth["label_agrees"].astype(bool)
+
+
 def detect(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a row of `rows`, one column a check of CHECKS: True where the flaw is found. Index as in `rows`.
 

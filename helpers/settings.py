@@ -96,8 +96,10 @@ class Settings(BaseModel):
     )
     subsets: str = Field("harmless-base,helpful-base", description="parts of the preference data, with commas between")
     skip_malformed: bool = Field(False, description="leave out malformed data lines (counted) instead of stopping")
-    clean: Literal["no", "marked", "labels"] = Field(
-        "no", description="training pairs left out: none, those the audit marks (notebook 02), likely wrong labels too"
+    clean: Literal["no", "marked", "labels", "truth"] = Field(
+        "no",
+        description="training pairs left out: none, those the audit marks (notebook 02), likely wrong labels too, or "
+        "all that are wrong in truth (embedded dialogues only)",
     )
     train_pairs: int = Field(ge=0, description="preference pairs to train on (0: all)")
     heldout_pairs: int = Field(ge=1, description="preference pairs kept aside to watch training")

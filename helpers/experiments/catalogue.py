@@ -77,8 +77,9 @@ def _printed() -> list[Job]:
 
 
 def _cleaning() -> list[Job]:
-    """Training on what the audit leaves: does dropping marked rows help, and doubted labels too?"""
-    arms = {"all pairs": "no", "without marked rows": "marked", "without doubted labels too": "labels"}
+    """As many pairs from what the audit leaves: do sound rows help, undoubted labels, or the truth itself?"""
+    arms = {"all pairs": "no", "without marked rows": "marked", "without doubted labels": "labels"}
+    arms["only what is right in truth"] = "truth"  # the most that any audit could reach
     shared = {"models": TAUGHT, **SMALL}
     return [_job("cleaning", arm, seed, clean=arms[arm], **shared) for seed in range(FEW_SEEDS) for arm in arms]
 

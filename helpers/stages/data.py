@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from .. import preferences
-from ..errors import DataError
+from ..errors import DataError, SettingsError
 from ..runs import Run, locate
 from ..settings import DATA_CACHE
 
@@ -70,7 +70,7 @@ def pairs(run: Run) -> Pairs:
         (train, train_out), (test, test_out) = read
         if train.empty:
             raise DataError(f"{origin} holds no training pair in {s.subsets}: give another dataset or other subsets")
-        audited = _audited(train, origin, subsets, labels=s.clean == "labels") if s.clean != "no" else train
+        audited = _audited(train, origin, subsets, s.clean) if s.clean != "no" else train
         prompts, which = _evaluation_dialogues(origin, subsets, train, test, s.eval_prompts, paper=own_number is None)
         clean = preferences.without_first_turns(audited, prompts)
         heldout = preferences.without_first_turns(preferences.without_first_turns(test, prompts), train)
@@ -100,13 +100,19 @@ def pairs(run: Run) -> Pairs:
     return Pairs(*frames, json.loads((folder / "counts.json").read_text()))
 
 
-def _audited(train: pd.DataFrame, origin: Path | str, subsets: list[str], *, labels: bool) -> pd.DataFrame:
-    """The pairs that the audit does not mark; with `labels` also without those whose label is likely wrong."""
+def _audited(train: pd.DataFrame, origin: Path | str, subsets: list[str], clean: str) -> pd.DataFrame:
+    """The pairs that setting `clean` leaves. Raises SettingsError where the truth is asked for and nobody knows it."""
     from .. import audit
 
     rows = preferences.load_transcripts(origin, subsets, "train")
-    kept = audit.clean_index(audit.detect(rows))
-    if labels:
+    if clean == "truth":
+        truth = audit.planted(origin, subsets)
+        if truth is None:
+            raise SettingsError(f"clean = 'truth': nobody knows the truth about {origin}; use 'marked' or 'labels'")
+        kept = rows.index[audit.is_sound(truth.query("split == 'train'")).to_numpy()]
+    else:
+        kept = audit.clean_index(audit.detect(rows))
+    if clean == "labels":
         kept = kept[~audit.label_issues(audit.label_probability(rows.loc[kept])).to_numpy()]
     places = pd.MultiIndex.from_frame(rows.loc[kept, ["subset", "line"]])
     return train[pd.MultiIndex.from_frame(train[["subset", "line"]]).isin(places)].reset_index(drop=True)
