@@ -22,7 +22,7 @@ from helpers.progress import Display
 from helpers.settings import ROOT, Settings, resolve, results_root
 
 START = Path.cwd()  # where the command was typed; notebooks run in the project root
-PLACES = ("dataset", "policy", "reward_model")  # settings that may be a path
+PLACES = ("dataset", "policy", "reward_model", "outside_labels")  # settings that may be a path
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Preference alignment, end to end."

@@ -101,6 +101,9 @@ class Settings(BaseModel):
         description="training pairs left out: none, those the audit marks (notebook 02), likely wrong labels too, or "
         "all that are wrong in truth (embedded dialogues only)",
     )
+    outside_labels: str | None = Field(
+        None, description="comparisons labelled by others, for the audit: JSON lines with prompt, chosen, rejected"
+    )
     train_pairs: int = Field(ge=0, description="preference pairs to train on (0: all)")
     heldout_pairs: int = Field(ge=1, description="preference pairs kept aside to watch training")
     eval_prompts: int = Field(ge=1, description="evaluation prompts on each side, harmful and helpful")

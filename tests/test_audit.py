@@ -1,8 +1,8 @@
 """The audit finds what was planted, in worlds that it was not written on, and the same rows in every process."""
 
-import os
-import subprocess
-import sys
+import multiprocessing
+import shutil
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import audit, preferences, stages, synthetic
+from helpers.audit.copies import _alike, _shingles
+from helpers.audit.truth import later_copies
 from helpers.dialogues import ASSISTANT, HUMAN
-from helpers.errors import DataError
+from helpers.errors import DataError, SettingsError
 from helpers.runs import open_run
 from helpers.settings import DATA_CACHE
 
@@ -48,7 +50,7 @@ def test_planted_flaws_are_found_in_a_world_of_another_seed(world):
 
 def test_sound_rows_are_left_alone(world):
     _, truth, found = world
-    marked = found.any(axis=1) & truth["flaw"].isna() & ~audit._later_copies(truth)
+    marked = found.any(axis=1) & truth["flaw"].isna() & ~later_copies(truth)
     assert marked.mean() < 0.005
     left = audit.clean_index(found)
     assert len(left) == (~found.any(axis=1)).sum() and not found.loc[left].to_numpy().any()
@@ -116,16 +118,6 @@ def test_any_text_can_be_audited(texts):
     assert audit.detect(rows).shape == (len(rows), len(audit.CHECKS))
 
 
-def test_the_same_rows_are_marked_in_every_process():
-    script = "from tests.test_audit import *; print(audit.detect(made_up(3, 300, 50)[0]).to_numpy().nonzero()[0].sum())"
-    run = [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tests'); {script.replace('tests.', '')}"]
-    answers = {
-        subprocess.run(run, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True).stdout
-        for seed in ("1", "2")
-    }
-    assert len(answers) == 1 and answers.pop().strip().isdigit()
-
-
 def test_absent_files_are_named_and_the_rest_is_read(tmp_path):
     (tmp_path / "harmless-base").mkdir()
     (tmp_path / "harmless-base" / "test.jsonl").write_text(f'{{"chosen": "{"x"}", "rejected": "y"}}\n')
@@ -159,28 +151,85 @@ def test_doubted_labels_are_more_often_wrong(world):
 def test_labels_from_elsewhere_are_found_more_often_than_by_chance(world):
     rows, _, found = world
     elsewhere, truth = made_up(seed=12, train=300, test=10)
-    sound = elsewhere[truth["flaw"].isna() & truth["label_agrees"].astype(bool)]
-    hits, n = audit.outside_agreement(rows.loc[audit.clean_index(found)], sound)
-    assert n == len(sound) and hits > 0.6 * n
+    sound = elsewhere[audit.is_sound(truth)]
+    opinion = audit.foretold(rows.loc[audit.clean_index(found)], sound)
+    assert opinion.index.equals(sound.index) and (opinion > 0.5).mean() > 0.6
 
 
-def test_a_row_is_judged_by_a_model_that_has_not_seen_it(world):
-    """Random labels cannot be foretold: with the row in the training data they could."""
-    rows = world[0].loc[audit.clean_index(world[2])].head(800).copy()
-    swap = np.random.default_rng(0).random(len(rows)) < 0.5
-    rows.loc[swap, ["chosen", "rejected"]] = rows.loc[swap, ["rejected", "chosen"]].to_numpy()
-    assert 0.4 < (audit.label_probability(rows) > 0.5).mean() < 0.6
+def test_scores_become_probabilities():
+    scores = pd.DataFrame(
+        {"chosen_score": [1.0, 0.0, 500.0], "rejected_score": [1.0, np.log(3), -500.0]}, index=[4, 2, 9]
+    )
+    assert audit.from_scores(scores).round(6).to_dict() == {4: 0.5, 2: 0.25, 9: 1.0}
+
+
+def test_labels_of_other_people_are_read_as_transcripts(tmp_path):
+    lines = '{"prompt": "Hm?", "chosen": "Yes.", "rejected": "No.", "subset": "other"}\n'
+    (tmp_path / "some.jsonl").write_text(lines)
+    rows = audit.read_outside(tmp_path)
+    assert rows.to_dict("records") == [
+        {"chosen": f"{HUMAN} Hm?{ASSISTANT} Yes.", "rejected": f"{HUMAN} Hm?{ASSISTANT} No."}
+    ]
+    for wrong in (tmp_path / "absent", tmp_path / "some.txt", tmp_path):
+        (tmp_path / "some.jsonl").write_text('{"question": "Hm?"}\n')
+        with pytest.raises(DataError, match="holds no comparisons: give JSON lines with prompt, chosen and rejected"):
+            audit.read_outside(wrong)
+
+
+def test_a_test_row_that_resembles_a_train_row_is_nearly_leaked():
+    words = " ".join(f"word{i}" for i in range(40))
+    train = one(f"{HUMAN} {words}?{ASSISTANT} Yes, it is.", f"{HUMAN} {words}?{ASSISTANT} No, never.")
+    changed = train.map(lambda text: text.replace("word7 ", "worrd7 ") if isinstance(text, str) else text)
+    rows = pd.concat([changed.assign(split="test"), train, train.assign(split="test")], ignore_index=True)
+    found = audit.detect(rows)
+    assert found["nearly_leaked"].tolist() == [True, False, False] and found["leaked"].tolist() == [False, False, True]
+    assert not found["near_duplicate"].any() and not audit.detect(rows, similar=0.95)["nearly_leaked"].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 60), min_size=8, max_size=30), min_size=2, max_size=12))
+def test_the_bands_lose_few_of_the_rows_that_are_alike(texts):
+    """Against the plain way, every row with every other: nothing too much, and nothing lost that is nearly equal."""
+    rows = [one(f"{HUMAN} {' '.join(map(str, words))}?{ASSISTANT} Yes.", "no transcript") for words in texts]
+    shingles = [_shingles(row["chosen"].iat[0], row["rejected"].iat[0]) for row in rows]
+    alike = dict.fromkeys(_alike(shingles, 0.6))
+    for later in range(len(shingles)):
+        for earlier in range(later):
+            a, b = set(shingles[later].tolist()), set(shingles[earlier].tolist())
+            share = len(a & b) / len(a | b)
+            assert share >= 0.6 or (later, earlier) not in alike
+            assert share < 0.85 or (later, earlier) in alike  # lost with a chance of one in ten million
+
+
+def test_a_spawned_process_finds_the_same(world, monkeypatch):
+    """Strings hash differently there, and cleanlab's own workers would not find their data."""
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    rows = world[0].head(300)
+    probability = pd.Series(np.linspace(0.05, 0.95, 60))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        there = pool.submit(audit.detect, rows), pool.submit(audit.label_issues, probability)
+        pd.testing.assert_frame_equal(there[0].result(), audit.detect(rows))
+        pd.testing.assert_series_equal(there[1].result(), audit.label_issues(probability))
 
 
 def test_training_can_leave_out_what_the_audit_marks(results, capsys):
     pairs = {
         clean: stages.pairs(open_run(profile="smoke", clean=clean, train_pairs=0))
-        for clean in ("no", "marked", "labels")
+        for clean in ("no", "marked", "labels", "truth")
     }
     assert pairs["no"].counts["train pairs left out by the audit"] == 0
     sizes = [len(pairs[clean].train) for clean in ("no", "marked", "labels")]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
+    assert 0 < len(pairs["truth"].train) < sizes[1]
     rows = preferences.load_transcripts(DATA_CACHE / "mini_hh", SUBSETS, "train")
     marked = rows[audit.detect(rows).any(axis=1)]
     lines = set(zip(pairs["marked"].train["subset"], pairs["marked"].train["line"], strict=True))
     assert not lines & set(zip(marked["subset"], marked["line"], strict=True))
+
+
+def test_nobody_knows_the_truth_about_other_dialogues(results, tmp_path):
+    for subset in SUBSETS:
+        shutil.copytree(DATA_CACHE / "mini_hh" / subset, tmp_path / subset)
+    run = open_run(profile="smoke", dataset=str(tmp_path), clean="truth", run="other")
+    with pytest.raises(SettingsError, match="nobody knows the truth about"):
+        stages.pairs(run)

@@ -19,6 +19,7 @@ from .answers import (
     sampled_responses,
     sampled_scores,
     scores,
+    second_opinion,
     thresholds,
     truth,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "sampled_responses",
     "sampled_scores",
     "scores",
+    "second_opinion",
     "source",
     "thresholds",
     "training_log",

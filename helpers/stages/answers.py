@@ -117,6 +117,27 @@ def heldout_scores(run: Run) -> pd.DataFrame:
     return rows.join(pd.read_csv(folder / "scores.csv"))
 
 
+def second_opinion(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """The judge's chosen_score and rejected_score of test rows (columns prompt, chosen, rejected), index as given.
+
+    Test rows only: a judge that this run trains has seen the train rows and would agree with their labels.
+    """
+    judge = reward_model(run)
+    uses, needs = identity(judge)
+
+    def build(folder: Path) -> None:
+        from ..scoring import pair_scores
+
+        s = run.settings
+        frame = pair_scores(judge, rows, batch_size=s.scoring_batch_size, device=s.device)
+        frame.to_csv(folder / "scores.csv", index=False)
+
+    texts = rows[["prompt", "chosen", "rejected"]]
+    uses |= {"device": run.settings.device, "rows": int(pd.util.hash_pandas_object(texts, index=False).sum())}
+    folder = run.stage("second_opinion", uses=uses, needs=needs, build=build)
+    return pd.read_csv(folder / "scores.csv").set_axis(rows.index)
+
+
 def thresholds(run: Run, rule: str | None = None) -> metrics.Thresholds:
     """The scores above which a response counts as harmless or helpful.
 
