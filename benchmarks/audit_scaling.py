@@ -1,23 +1,27 @@
-"""What the audit costs a row, from 2,000 to 160,000 rows: replicated embedded pairs, perturbed so that none is a copy.
+"""What the audit costs a row: replicated embedded pairs, perturbed so that none is a copy, and a folder of real ones.
 
-python benchmarks/audit_scaling.py    writes audit_scaling.json beside this file: seconds, microseconds a row, memory.
+python benchmarks/audit_scaling.py [FOLDER]    writes audit_scaling.json and audit_scaling.svg beside this file.
+Each measurement has a process of its own, so that its peak of memory is its own; making the rows is not timed.
 """
 
 import datetime
 import json
+import multiprocessing
 import os
 import platform
 import random
 import resource
+import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 
-from helpers import audit, folders
+from helpers import audit, audit_plots, folders
 from helpers.settings import DATA_CACHE
 
 SIZES = (2_000, 10_000, 40_000, 160_000)
+SUBSETS = ["harmless-base", "helpful-base", "helpful-online"]
 
 
 def perturbed(rows: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -40,28 +44,50 @@ def perturbed(rows: pd.DataFrame, n: int) -> pd.DataFrame:
     )
 
 
-def main() -> None:
-    rows, _ = audit.read(DATA_CACHE / "mini_hh", ["helpful-base"])
-    measured = []
-    for n in SIZES:
-        more = perturbed(rows, n)
-        start = time.perf_counter()
-        audit.detect(more)
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        measured.append({"rows": n, "seconds": round(seconds, 2), "microseconds_a_row": round(1e6 * seconds / n)})
-        measured[-1]["peak_mib"] = round(peak)
-        print(measured[-1], flush=True)
+def rows_alone(n: int) -> dict[str, float]:
+    rows = perturbed(audit.read(DATA_CACHE / "mini_hh", ["helpful-base"])[0], n)
+    return {"rows": n} | timed(lambda: audit.detect(rows), n)
+
+
+def with_labels(folder: str, labels: bool) -> dict[str, float]:
+    rows = audit.read(folder, [subset for subset in SUBSETS if (Path(folder) / subset).is_dir()])[0]
+
+    def whole() -> None:
+        found = audit.detect(rows)
+        if labels:
+            audit.label_issues(audit.label_probability(rows.loc[audit.clean_index(found)]))
+
+    return {"rows": len(rows), "labels too": labels} | timed(whole, len(rows))
+
+
+def timed(work, n: int) -> dict[str, float]:
+    start = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": round(seconds, 2), "microseconds_a_row": round(1e6 * seconds / n), "peak_mib": round(peak)}
+
+
+def alone(work, *arguments) -> dict[str, float]:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        result = pool.apply(work, arguments)
+    print(result, flush=True)
+    return result
+
+
+def main(folder: str | None) -> None:
     record = {
-        "command": "python benchmarks/audit_scaling.py",
+        "command": "python benchmarks/audit_scaling.py" + " FOLDER" * bool(folder),
         "date": datetime.date.today().isoformat(),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, other work beside it",
         "versions": folders.versions(),
-        "measured": measured,
+        "measured": [alone(rows_alone, n) for n in SIZES],
+        "real": [alone(with_labels, folder, labels) for labels in (False, True)] if folder else [],
     }
     path = Path(__file__).with_suffix(".json")
     path.write_text(json.dumps(record, indent=1) + "\n")
+    path.with_suffix(".svg").write_bytes(audit_plots.scaling(pd.DataFrame(record["measured"])).svg())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1] if len(sys.argv) > 1 else None)

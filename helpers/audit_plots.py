@@ -32,19 +32,19 @@ def flaw_rates(report: pd.DataFrame) -> Picture:
 
 
 @styled
-def precision_recall(curves: dict[str, pd.DataFrame]) -> Picture:
-    """Precision against recall of a low P(label), for each meaning of "wrong": name -> `audit.precision_recall`."""
-    figure, (ax,) = canvas(1, 1, width=6.4, height=3.8, title="Finding wrong labels")
+def precision_recall(curves: dict[str, pd.DataFrame], title: str = "Finding wrong labels") -> Picture:
+    """Precision against recall of a low P(label), a line a name: name -> `audit.precision_recall`."""
+    figure, (ax,) = canvas(1, 1, width=6.4, height=3.8, title=title)
     parts = []
     for position, (name, curve) in enumerate(curves.items()):
         shown, tint = curve.iloc[19:], OTHERS[position % len(OTHERS)]
-        ax.plot(shown["recall"], shown["precision"], color=tint, linewidth=2)
+        ax.plot(shown["recall"], shown["precision"], color=tint, linewidth=2, label=name)
         base = curve["precision"].iloc[-1]
         ax.axhline(base, color=tint, linewidth=1, linestyle=(0, (4, 2)))
-        ax.annotate(name, (0.98, base), (0, 5), textcoords="offset points", ha="right", color=tint, fontsize=9.5)
         half = curve.iloc[(curve["recall"] - 0.5).abs().argmin()]
         parts.append(f"{name}: at recall 0.5 precision {number(half['precision'])}, by chance {number(base)}")
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    ax.legend(frameon=False, loc="upper right")
     note(figure, "Dashed: what marking rows at random would give.")
     figure.alt = "Precision and recall of marking the rows with the lowest P(label). " + "; ".join(parts) + "."
     return figure
@@ -64,4 +64,16 @@ def strengths(probability: pd.Series) -> Picture:
         f"Histogram of P(the label is right) over {len(probability):,} pairs: {close:.0%} between 0.4 and 0.6, "
         f"{against:.0%} below 0.5."
     )
+    return figure
+
+
+@styled
+def scaling(measured: pd.DataFrame) -> Picture:
+    """Cost of a row over the size of the collection: columns rows, microseconds_a_row, peak_mib."""
+    figure, axes = canvas(1, 2, width=7.6, height=3.0, title="What the audit costs")
+    for ax, column, name in zip(axes, ("microseconds_a_row", "peak_mib"), ("µs a row", "memory, MiB"), strict=True):
+        ax.plot(measured["rows"], measured[column], "o-", color=ACCENT)
+        ax.set(xlabel="rows", ylabel=name, xscale="log", ylim=(0, 1.15 * measured[column].max()))
+    told = [f"{r.rows:,} rows {r.microseconds_a_row} µs a row, {r.peak_mib} MiB" for r in measured.itertuples()]
+    figure.alt = "Cost of the audit. " + "; ".join(told) + "."
     return figure

@@ -159,7 +159,7 @@ def _data(rows: pd.DataFrame) -> list[Claim]:
             NO_INTERVAL,
             "not testable",
             "one set of data and one seed were trained; a loss above ln 2 has another possible cause, dropout",
-            "puzzle",
+            "cleaning",
         ),
         Claim(
             f"SFT+DPO reaches {other['hmr']} / {other['hpr']} / {other['cas']} %",

@@ -105,6 +105,13 @@ def show(*transcripts: str, titles: tuple[str, ...] = (), reveal: bool = False):
     return HTML(f'<div style="display:flex;flex-wrap:wrap;gap:1.5em">{"".join(cards)}</div>')
 
 
+def fold(title: str, shown):
+    """What `show` returned, behind a line that opens it."""
+    from IPython.display import HTML
+
+    return HTML(f"<details><summary>{html.escape(title)}</summary>{shown.data}</details>")
+
+
 def _turn_html(turn: Turn, reveal: bool) -> str:
     text = turn.text.strip() if reveal else mask(turn.text.strip())
     colour = "#0072B2" if turn.role == "Assistant" else "#7a7a7a"

@@ -33,7 +33,8 @@ def gather(folder: Path | str | None = None) -> dict[str, Any]:
         "published": published(),
         "puzzle": dpo_puzzle(),
         "printed": printed_loss(),
-        "faults": faults(),
+        "faults": one_change("faults", "recommended", "One fault at a time"),
+        "cleaning": one_change("cleaning", "all pairs", "Training on what an audit leaves"),
         "seeds": over_seeds(),
     }
 
@@ -149,20 +150,22 @@ def _share(kinds: pd.Series, kind: str) -> str:
     return f"{100 * (kinds == kind).mean():.1f} %"
 
 
-def faults() -> dict[str, Any]:
-    """What each fault of the published recipe costs SFT+DPO in CAS, one at a time; {} where it was not run."""
-    if not experiments.there("faults"):
+def one_change(name: str, baseline: str, title: str) -> dict[str, Any]:
+    """What each arm of an experiment changes in the CAS of SFT+DPO against its baseline; {} where it was not run."""
+    if not experiments.there(name):
         return {}
-    change = experiments.changes(experiments.load("faults"), "recommended", "sft_dpo")
+    change = experiments.changes(experiments.load(name), baseline, "sft_dpo")
     change = change[change["metric"] == "cas"]
     true = change[change["by"] == "oracle"].sort_values("value")
     clear = true[(true["high"] < 0) | (true["low"] > 0)]
     return {
-        "figure": paper_plots.arms(change, "One fault at a time"),
+        "figure": paper_plots.arms(change, title),
         "worst": true["arm"].iloc[0],
         "worst_points": points(true.iloc[0]),
+        "best": true["arm"].iloc[-1],
+        "best_points": points(true.iloc[-1]),
         "certain": clear["arm"].tolist(),
-        "made": made("faults"),
+        "made": made(name),
     }
 
 

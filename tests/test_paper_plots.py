@@ -48,6 +48,8 @@ def test_audit_figures_give_rates_and_shares():
     assert "50% between 0.4 and 0.6, 50% below 0.5" in audit_plots.strengths(probability).alt
     curve = audit.precision_recall(pd.Series(np.linspace(0, 1, 100)), pd.Series([True] * 50 + [False] * 50))
     assert "at recall 0.5 precision 1.00, by chance 0.50" in audit_plots.precision_recall({"flipped": curve}).alt
+    cost = pd.DataFrame({"rows": [10, 1_000], "microseconds_a_row": [7, 8], "peak_mib": [90, 99]})
+    assert "1,000 rows 8 µs a row, 99 MiB" in audit_plots.scaling(cost).alt
 
 
 def test_every_figure_is_a_picture_that_can_be_saved():

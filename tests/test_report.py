@@ -75,7 +75,7 @@ def test_page_is_well_formed_and_needs_nothing_else(page):
 
 def test_every_figure_has_alt_text_with_figures(page):
     images = Outline(page).all("img")
-    about_the_paper = 6 + experiments.there("puzzle") + experiments.there("faults")
+    about_the_paper = 6 + sum(map(experiments.there, ("puzzle", "faults", "cleaning")))
     assert len(images) == 5 + 3 + about_the_paper
     assert all(len(image["alt"]) > 40 and re.search(r"\d", image["alt"]) for image in images)
 
@@ -100,7 +100,7 @@ def test_a_page_without_experiments_says_how_to_make_them(tmp_path, monkeypatch)
     monkeypatch.setattr(experiments.tables, "TABLES", tmp_path)
     page = report.build_report(**inputs() | {"paper": evidence.gather()})
     Outline(page)
-    for name in ("puzzle", "printed", "faults", "seeds"):
+    for name in ("puzzle", "printed", "faults", "cleaning", "seeds"):
         assert f"helpers sweep {name}" in page
 
 

@@ -3,7 +3,7 @@
 checks looks at rows, copies compares them, labels asks for second opinions; truth examines the detectors themselves.
 """
 
-from .checks import CHECKS, clean_index, detect, length_bias, read, report
+from .checks import CHECKS, clean_index, detect, length_bias, read, report, split
 from .copies import SIMILAR, shared_first_turns
 from .labels import foretold, from_scores, label_issues, label_probability, precision_recall, read_outside
 from .truth import is_sound, measure, planted
@@ -26,4 +26,5 @@ __all__ = [
     "read_outside",
     "report",
     "shared_first_turns",
+    "split",
 ]

@@ -7,7 +7,7 @@ import pandas as pd
 from .. import metrics, preferences
 from ..dialogues import left_truncate
 from ..runs import Run
-from .data import identity, knows_truth, pairs, pairs_folder, read_rows, token_counter
+from .data import identity, knows_truth, pairs, pairs_folder, read_rows, source, token_counter
 from .policies import MODELS, base_policy, policy, reward_model
 
 
@@ -117,11 +117,14 @@ def heldout_scores(run: Run) -> pd.DataFrame:
     return rows.join(pd.read_csv(folder / "scores.csv"))
 
 
-def second_opinion(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
-    """The judge's chosen_score and rejected_score of test rows (columns prompt, chosen, rejected), index as given.
+def second_opinion(run: Run, rows: pd.DataFrame, name: str = "test") -> pd.DataFrame | None:
+    """The judge's chosen_score and rejected_score of rows (columns prompt, chosen, rejected), index as given.
 
-    Test rows only: a judge that this run trains has seen the train rows and would agree with their labels.
+    For rows that the judge has not seen: one that this run trains knows the train rows. None where this run trains its
+    judge and has not yet done so. `name` tells the stage of one collection from that of another.
     """
+    if source(run, "reward_model") == "" and not run.ready("reward_model"):
+        return None
     judge = reward_model(run)
     uses, needs = identity(judge)
 
@@ -132,9 +135,9 @@ def second_opinion(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
         frame = pair_scores(judge, rows, batch_size=s.scoring_batch_size, device=s.device)
         frame.to_csv(folder / "scores.csv", index=False)
 
-    texts = rows[["prompt", "chosen", "rejected"]]
-    uses |= {"device": run.settings.device, "rows": int(pd.util.hash_pandas_object(texts, index=False).sum())}
-    folder = run.stage("second_opinion", uses=uses, needs=needs, build=build)
+    texts = pd.util.hash_pandas_object(rows[["prompt", "chosen", "rejected"]], index=False)
+    uses |= {"device": run.settings.device, "rows": int(texts.sum())}
+    folder = run.stage(f"second_opinion-{name}", uses=uses, needs=needs, build=build)
     return pd.read_csv(folder / "scores.csv").set_axis(rows.index)
 
 
