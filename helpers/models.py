@@ -4,12 +4,15 @@ OPT's traps (see also notebook 05): opt-350m's config says float16, so a plain l
 dropout is functional, so nobody can switch it off after loading; its tokenizer puts ``</s>`` in front of every text.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import torch
@@ -28,6 +31,9 @@ from transformers import (
 )
 
 from .errors import DataError
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 REVISIONS = {
     "facebook/opt-350m": "08ab08cc4b72ff5593870b5d527cf4230323703c",
@@ -70,6 +76,25 @@ def pick_device(wanted: str) -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise DataError("device is 'cuda' but torch sees no GPU here: set device to 'cpu' or 'auto'")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def wants_bfloat16(settings: Settings) -> bool:
+    """Whether SFT and DPO multiply in bfloat16 (autocast; the weights stay float32).
+
+    auto: on a GPU that has it; on a processor only with the instructions for it and in profile paper, because small
+    models do not gain there and their reference results are float32. Raises DataError when it is asked for in vain.
+    """
+    if settings.precision == "float32":
+        return False
+    if pick_device(settings.device) == "cuda":
+        there = torch.cuda.is_bf16_supported(including_emulation=False)
+        if settings.precision == "bfloat16" and not there:
+            raise DataError("precision is 'bfloat16' but this GPU has no bfloat16: set precision to 'float32'")
+        return there
+    able = torch.cpu.get_capabilities()
+    return settings.precision == "bfloat16" or (
+        settings.profile == "paper" and any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    )
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:

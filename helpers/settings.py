@@ -88,6 +88,15 @@ class Settings(BaseModel):
         description="name of the run folder (None: from what you change)",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models run")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="numbers in SFT and DPO: bfloat16 products over float32 weights where that is fast, or not"
+    )
+    rows_at_once: int = Field(
+        0, ge=0, le=4096, description="SFT and DPO: most rows on a device at once; batches are split (0: no limit)"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="SFT and DPO: compute activations again instead of keeping them (less memory, more time)"
+    )
 
     dataset: str | None = Field(description="preference data: folder or hub id (None: the embedded dialogues)")
     policy: str | None = Field(description="language model to align: folder or hub id (None: the profile's own)")

@@ -1,7 +1,8 @@
 """Pre-training, SFT, DPO and reward modelling: thin functions over TRL's trainers.
 
-Every function fills a folder: model/ (whole float32 model and tokenizer), log.csv, summary.json and, while it runs,
-checkpoints/, from which a later call with the same arguments goes on. `progress`, where given, hears (step, steps).
+Every function fills a folder: model/ (whole float32 model and tokenizer), log.csv, summary.json, timing.json and, while
+it runs, checkpoints/, from which a later call with the same arguments goes on. `progress`, where given, hears (step,
+steps).
 """
 
 from __future__ import annotations
@@ -187,7 +188,15 @@ def train_dpo(
             loop.check_prompts(trainer.train_dataset["prompt"], tokenizer, prompts)
         lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
         exact = settings.dropout == 0 and settings.lora_dropout == 0 and settings.dpo_reference != "none"
-        loop.run(trainer, settings, lengths, prompts=heldout["prompt"], starts_at_ln_2=exact, progress=progress)
+        loop.run(
+            trainer,
+            settings,
+            lengths,
+            prompts=heldout["prompt"],
+            starts_at_ln_2=exact,
+            progress=progress,
+            tokens=sum(map(len, chosen + rejected)),
+        )
         _save_adapter(trainer.model, out / "adapter")
         merge_adapter(policy, out / "adapter", out / "model")
         loop.report(trainer, out, counts)
@@ -255,7 +264,8 @@ def train_reward_model(
         chosen, rejected = (list(trainer.train_dataset[f"{side}_ids"]) for side in ("chosen", "rejected"))
         counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.sep_token_id, "[SEP]")
         lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
-        loop.run(trainer, settings, lengths, progress=progress)
+        tokens = sum(map(len, chosen + rejected))
+        loop.run(trainer, settings, lengths, progress=progress, tokens=tokens)
         save_model(trainer.model, tokenizer, out / "model")
         loop.report(trainer, out, counts)
 

@@ -7,7 +7,10 @@ look at held-out data, and the order of the rows depends on seed and epoch alone
 from __future__ import annotations
 
 import math
+import resource
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +20,11 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 
-from .errors import CourseError, DataError
+from . import processes
+from .errors import CourseError, DataError, SettingsError
 from .folders import read_json, write_json
 from .generation import generate
-from .models import count_parameters, pick_device, quiet
+from .models import count_parameters, pick_device, quiet, wants_bfloat16
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,22 +44,25 @@ WHOLE = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth") 
 def plan(
     config: type, settings: Settings, out: Path, *, epochs: float, rate: float, batch: int, accumulate: int = 1, **more
 ):
-    """The TRL configuration shared by all trainings, `more` on top. What is not named here is TRL's default."""
-    on_gpu = pick_device(settings.device) == "cuda"
+    """The TRL configuration shared by all trainings, `more` on top. What is not named here is TRL's default.
+
+    A step takes batch * accumulate rows, however many processes share them and however few are on a device at once.
+    """
+    per_device, accumulate = share(batch, accumulate, processes.count(), settings.rows_at_once)
     shared = {
         "output_dir": str(out / "checkpoints"),
         "num_train_epochs": epochs,
         "learning_rate": rate,
-        "per_device_train_batch_size": batch,
-        "per_device_eval_batch_size": 2 * batch,
+        "per_device_train_batch_size": per_device,
+        "per_device_eval_batch_size": 2 * batch,  # nothing is kept for a backward pass
         "gradient_accumulation_steps": accumulate,
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.1,  # a share of all steps
         "max_grad_norm": 1.0,
         "seed": settings.seed,
-        "use_cpu": not on_gpu,
-        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
-        "activation_checkpointing": False,
+        "use_cpu": pick_device(settings.device) != "cuda",
+        "bf16": wants_bfloat16(settings),
+        "activation_checkpointing": settings.activation_checkpointing,
         "logging_nan_inf_filter": False,  # a loss that is not a number shall show
         "logging_strategy": "no",  # _Watch says when to log, evaluate and save
         "eval_strategy": "no",
@@ -66,6 +73,23 @@ def plan(
     }
     with quiet():
         return config(**(shared | more))
+
+
+def share(batch: int, accumulate: int, processes: int = 1, at_once: int = 0) -> tuple[int, int]:
+    """(rows on a device at once, batches summed before a step) that make up steps of batch * accumulate rows.
+
+    at_once: the most rows a device may hold (0: no limit). Raises SettingsError when the rows of a step cannot be
+    shared evenly by the processes.
+    """
+    rows, rest = divmod(batch * accumulate, processes)
+    if rest:
+        raise SettingsError(
+            f"a step of {batch * accumulate} rows cannot be shared evenly by {processes} processes: change the batch "
+            "size or the number of processes"
+        )
+    most = min(batch, rows, at_once or rows)
+    per_device = max(n for n in range(1, most + 1) if rows % n == 0)
+    return per_device, rows // per_device
 
 
 def dataset(rows: pd.DataFrame) -> Dataset:
@@ -151,12 +175,17 @@ class _Watch(TrainerCallback):
     def __init__(self, trainer, settings, prompts, progress, starts_at_ln_2) -> None:
         self.trainer, self.settings, self.progress = trainer, settings, progress
         self.prompts, self.starts_at_ln_2 = list(prompts)[:SAMPLED], starts_at_ln_2
+        self.began, self.stepping = 0.0, 0.0  # seconds spent on steps, without looks at held-out data and checkpoints
+
+    def on_step_begin(self, args, state, control, **_) -> None:
+        self.began = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **_) -> None:
         if state.global_step == 0:
             self.trainer.evaluate()
 
     def on_step_end(self, args, state, control, **_) -> None:
+        self.stepping += time.perf_counter() - self.began
         step, last = state.global_step, state.max_steps
         control.should_evaluate = step in _marks(last, EVALUATED)
         control.should_save = step in _marks(last, SAVED + 1)[:-1]
@@ -222,16 +251,52 @@ def run(
     prompts: Sequence[str] = (),
     starts_at_ln_2: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    tokens: int | None = None,
 ) -> None:
-    """Train, from the last whole checkpoint if there is one. `lengths` are the tokens of each row."""
+    """Train, from the last whole checkpoint if there is one, and write timing.json.
+
+    `lengths` are the tokens of each row in the longest of its sequences, `tokens` those of all rows and sequences.
+    """
     args = trainer.args
     if settings.recipe == "recommended":  # the published one drew rows one by one
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
         order = LengthGroups(lengths, batch, settings.seed)
         trainer._get_train_sampler = lambda *_: order
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Watch(trainer, settings, prompts, progress, starts_at_ln_2))
-    trainer.train(resume_from_checkpoint=last_checkpoint(Path(args.output_dir)))
+    watch = _Watch(trainer, settings, prompts, progress, starts_at_ln_2)
+    trainer.add_callback(watch)
+    checkpoint = last_checkpoint(Path(args.output_dir))
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    steps = trainer.state.global_step - (read_json(Path(checkpoint) / WHOLE[0])["global_step"] if checkpoint else 0)
+    seen = args.num_train_epochs * (sum(lengths) if tokens is None else tokens) * steps / trainer.state.max_steps
+    timing = _timing(time.perf_counter() - start, watch.stepping, steps, seen)
+    write_json(Path(args.output_dir).parent / "timing.json", timing)
+
+
+def _timing(seconds: float, stepping: float, steps: int, tokens: float) -> dict[str, Any]:
+    """What a training took since it began or went on. Apart from summary.json: equal trainings have equal summaries.
+
+    `seconds` is everything, the rest without looks at held-out data and checkpoints. peak_memory_gb: what torch took on
+    a GPU, else the whole process.
+    """
+    on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
+    return {
+        "seconds": round(seconds, 2),
+        "steps": steps,
+        "seconds_a_step": round(stepping / max(steps, 1), 4),
+        "tokens_a_second": round(tokens / max(stepping, 1e-9), 1),
+        "peak_memory_gb": round((torch.cuda.max_memory_allocated() if on_gpu else peak_memory()) / 1e9, 3),
+        "device": torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads",
+    }
+
+
+def peak_memory() -> int:
+    """The most memory in bytes that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def report(trainer, out: Path, counts: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from helpers import losses, models, training
 from helpers import training_loop as loop
-from helpers.errors import CourseError, DataError
+from helpers.errors import CourseError, DataError, SettingsError
 
 PAIRS = tiny.made_up(34, seed=1)
 TRAIN, HELDOUT = PAIRS[:22].reset_index(drop=True), PAIRS[22:].reset_index(drop=True)
@@ -235,3 +235,33 @@ def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path):
     (tmp_path / "checkpoint-10" / "optimizer.pt").unlink()
     assert loop.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "processes", "at_once", "expected"),
+    [
+        (16, 1, 1, 0, (16, 1)),
+        (2, 4, 1, 0, (2, 4)),
+        (16, 1, 2, 0, (8, 1)),
+        (16, 1, 1, 5, (4, 4)),
+        (16, 1, 4, 3, (2, 2)),
+        (2, 4, 4, 0, (2, 1)),
+        (6, 1, 1, 4, (3, 2)),
+    ],
+)
+def test_a_step_keeps_its_rows_however_they_are_shared(batch, accumulate, processes, at_once, expected):
+    per_device, summed = loop.share(batch, accumulate, processes, at_once)
+    assert (per_device, summed) == expected and per_device * summed * processes == batch * accumulate
+
+
+def test_rows_that_cannot_be_shared_evenly_are_refused():
+    with pytest.raises(SettingsError, match="16 rows cannot be shared evenly by 3 processes"):
+        loop.share(16, 1, 3)
+
+
+@pytest.mark.parametrize("train", [sft, dpo])
+def test_a_split_batch_teaches_the_same(train, tmp_path):
+    for at_once in (0, 1):
+        train(tmp_path / str(at_once), rows_at_once=at_once, sft_learning_rate=5e-3, dpo_learning_rate=5e-3)
+    whole, split = (read(tmp_path / name)[0]["loss"] for name in ("0", "1"))
+    assert split.to_numpy() == pytest.approx(whole.to_numpy(), abs=2e-4) and whole.iloc[-1] < whole.iloc[0] - 0.01

@@ -96,6 +96,12 @@ def _trained(run: Run, name: str) -> Path:
         (folder / "fitting.json").write_text(json.dumps(fitting))
         (training.train_sft if kind == "sft" else training.train_dpo)(start, train.pairs, heldout.pairs, s, folder)
 
+    # These count only where they are set: what their defaults come to depends on the device, which counts already.
+    shared += [
+        field
+        for field in ("precision", "rows_at_once", "activation_checkpointing")
+        if run.resolved.source[field] == "you"
+    ]
     uses |= {field: getattr(s, field) for field in own + shared}
     return run.stage(name, uses=uses, needs=[*needs, pairs_folder(run)], build=build)
 
@@ -111,6 +117,11 @@ def training_summary(run: Run, name: str) -> dict:
     summary = json.loads((folder / "summary.json").read_text())
     fitting = folder / "fitting.json"
     return summary | (json.loads(fitting.read_text()) if fitting.exists() else {})
+
+
+def training_timing(run: Run, name: str) -> dict:
+    """What a training took when it was made: seconds, steps, tokens a second, peak memory, device."""
+    return json.loads((_log_folder(run, name) / "timing.json").read_text())
 
 
 def _log_folder(run: Run, name: str) -> Path:
