@@ -2,7 +2,7 @@
 
 import datetime
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import pandas as pd
@@ -14,12 +14,14 @@ from .catalogue import MINUTES, Job, jobs
 from .measuring import Measured, measure
 
 
-def plan(name: str, workers: int = 1) -> str:
+def plan(name: str, workers: int = 1, cluster: str | None = None) -> str:
     """One line before a sweep: how many runs there are, how many are finished, and how long the others may take."""
     todo = jobs(name)
     finished = sum(
         (results_root() / job.name / "stages" / _last_stage(job) / folders.MANIFEST).exists() for job in todo
     )
+    if cluster == "slurm":
+        return f"{name}: {len(todo)} runs, {finished} finished; each is a job, of about {MINUTES[name]} minutes here"
     hours = (len(todo) - finished) * MINUTES[name] / 60 / workers
     time = f"about {hours:.1f} hours" if hours >= 1 else f"about {60 * hours:.0f} minutes"
     return f"{name}: {len(todo)} runs, {finished} finished; {time} to go with {workers} at once, on cores like ours"
@@ -29,22 +31,35 @@ def _last_stage(job: Job) -> str:
     return f"scores-{job.models[-1]}" if job.models else "dpo"
 
 
-def run(name: str, workers: int = 1) -> Iterator[str]:
-    """Do the runs of an experiment that are not done, ``workers`` at once with a core each; yield each one's name.
+def run(name: str, workers: int = 1, cluster: str | None = None, asked: Sequence[str] = ()) -> Iterator[str]:
+    """Do the runs of an experiment that are not done; yield each one's name.
 
-    At the end the table and its record (settings, seeds, versions, sha256) are written.
+    ``workers`` at once with a core each, on this machine; or as jobs of a ``cluster`` ("slurm", or "local" to try it
+    out), for each of which ``asked`` ("slurm_partition=gpu") is asked. At the end the table and its record (settings,
+    seeds, versions, sha256) are written.
     """
     todo, results = jobs(name), {}
+    if cluster is None:
+        measured = _here(todo, workers)
+    else:
+        from . import cluster as on_cluster  # needs submitit
+
+        measured = on_cluster.run(name, todo, MINUTES[name], cluster, workers, on_cluster.wishes(asked))
+    for place, result in measured:
+        results[place] = result
+        yield todo[place].name
+    _keep(name, todo, [results[i] for i in range(len(todo))])
+
+
+def _here(todo: list[Job], workers: int) -> Iterator[tuple[int, Measured]]:
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         working = {pool.submit(measure, job, None if workers == 1 else 1): i for i, job in enumerate(todo)}
         try:
             for done in as_completed(working):
-                results[working[done]] = done.result()
-                yield todo[working[done]].name
+                yield working[done], done.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    _keep(name, todo, [results[i] for i in range(len(todo))])
 
 
 def _keep(name: str, todo: list[Job], results: list[Measured]) -> None:
