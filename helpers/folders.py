@@ -173,8 +173,8 @@ def one_at_a_time(lock: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def plain_disk_errors(doing: str) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into one line."""
+def plain_disk_errors(doing: str, mend: str = "set COURSE_RESULTS") -> Iterator[None]:
+    """Turn a full disk or a folder that cannot be written into one line; `mend` says how to write elsewhere."""
     full = "the disk is full: free some space and run again; what is finished is kept"
     try:
         yield
@@ -185,7 +185,7 @@ def plain_disk_errors(doing: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StageError(f"{doing}: {full}") from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise StageError(f"{doing}: {error.strerror.lower()}{where}: mend that or set COURSE_RESULTS") from None
+            raise StageError(f"{doing}: {error.strerror.lower()}{where}: mend that or {mend}") from None
         raise
     except Exception as error:  # safetensors and torch wrap the system's message in their own types
         if "No space left" in str(error):

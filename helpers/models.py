@@ -30,6 +30,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from . import folders, hub
 from .errors import DataError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ REVISIONS = {
     "facebook/opt-350m": "08ab08cc4b72ff5593870b5d527cf4230323703c",
     "OpenAssistant/reward-model-deberta-v3-large-v2": "c355404efa9ad2ad069f3a197cae0523c14244fc",
 }
+# What OPT's tokenizer_config.json says. Without that file its vocab.json and merges.txt would be read as GPT-2's.
+OPT_TOKENS = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
 REWARD_MAX_LENGTH = 512  # tokens of prompt and reply together that the judge reads
 
 
@@ -97,8 +100,13 @@ def wants_bfloat16(settings: Settings) -> bool:
     )
 
 
+def model_folder(source: str | Path) -> Path:
+    """The local folder that a folder's or hub id's model is loaded from, its weights as safetensors: see `hub`."""
+    return hub.model_folder(source, REVISIONS.get(str(source)))
+
+
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a folder or hub id."""
+    """The tokenizer of a folder or hub id; for an OPT, vocab.json and merges.txt are enough."""
     return _load(AutoTokenizer, source)
 
 
@@ -124,19 +132,40 @@ def load_reward_model(source: str | Path, device: str = "auto") -> tuple[PreTrai
 
 
 def _load(kind, source: str | Path, **options):
-    """from_pretrained without remote code, with pinned revisions, and with a readable complaint."""
+    """from_pretrained of a folder that `hub` finds: safetensors, pinned, no remote code; a readable complaint."""
     name = str(source)
-    local = Path(source).is_dir()
-    if not local and name.count("/") != 1:
+    if not Path(source).is_dir() and name.count("/") != 1:
         raise DataError(f"model {name!r} is neither a folder nor a hub id: check policy= or reward_model=")
+    is_model = kind in (AutoModelForCausalLM, AutoModelForSequenceClassification)
+    folder = model_folder(source) if is_model else hub.tokenizer_folder(source, REVISIONS.get(name))
+    options |= {"trust_remote_code": False, "local_files_only": True}
+    if is_model:
+        options |= {"use_safetensors": True, "output_loading_info": True}
+    elif _is_bare_opt(folder):
+        options |= OPT_TOKENS | {"add_bos_token": True}
     try:
         with quiet():
-            return kind.from_pretrained(name, revision=None if local else REVISIONS.get(name), **options)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+            loaded = kind.from_pretrained(str(folder), **options)
+    except Exception as error:  # damaged or foreign files raise many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise DataError(
             f"model {name!r} cannot be loaded ({reason}): give a complete folder or a reachable hub id"
         ) from None
+    if not is_model:
+        return loaded
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):  # they would be random numbers
+        raise DataError(
+            f"model {name!r} has no weights for {missing[0]} ({len(missing)} such): it is no "
+            f"{type(model).__name__}, or its files are not complete: check policy= or reward_model="
+        )
+    return model
+
+
+def _is_bare_opt(folder: Path) -> bool:
+    """Whether a folder holds an OPT's vocabulary without a word on its special tokens."""
+    told = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    return not told and folders.read_json(folder / "config.json").get("model_type") == "opt"
 
 
 def save_model(model: PreTrainedModel, tokenizer, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:

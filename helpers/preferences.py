@@ -4,12 +4,14 @@ import gzip
 import hashlib
 import json
 import random
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from . import hub
 from .dialogues import ASSISTANT, HUMAN, first_turn, left_truncate, split_reply
 from .errors import DataError
 
@@ -59,7 +61,7 @@ def load_pairs(source: str | Path, subsets: list[str], split: str, *, skip_malfo
         )
     rows, left_out = [], {"malformed": 0, "histories differ": 0}
     for subset in subsets:
-        lines = _folder_rows(folder, subset, split) if folder.is_dir() else _hub_rows(str(source), subset, split)
+        lines = _rows(source, subset, split)
         for where, number, row in lines:
             try:
                 chosen, rejected = _both_transcripts(row)
@@ -84,6 +86,14 @@ def find_split(folder: Path, subset: str, split: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def _rows(source: str | Path, subset: str, split: str) -> Iterator[tuple[str, int, object]]:
+    """(file, line, JSON value or the error in its place) of one file of a folder or of a dataset on the hub."""
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = hub.dataset_folder(str(source), HUB_REVISIONS.get(str(source)), subset, split)
+    return _folder_rows(folder, subset, split)
+
+
 def _folder_rows(folder: Path, subset: str, split: str) -> Iterator[tuple[str, int, object]]:
     path = find_split(folder, subset, split)
     if path is None:
@@ -101,22 +111,8 @@ def _folder_rows(folder: Path, subset: str, split: str) -> Iterator[tuple[str, i
                     yield where, number, json.loads(line)
                 except json.JSONDecodeError as error:
                     yield where, number, error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{where} cannot be read ({error}): fetch the file again") from None
-
-
-def _hub_rows(dataset: str, subset: str, split: str) -> Iterator[tuple[str, int, object]]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(dataset, data_dir=subset, split=split, revision=HUB_REVISIONS.get(dataset))
-    except Exception as error:  # the hub raises many kinds; all mean the same to the reader
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise DataError(
-            f"dataset {dataset!r}, {subset}: not reachable ({reason}); give a folder with dataset=PATH"
-        ) from None
-    for number, row in enumerate(rows, 1):
-        yield f"{dataset}:{subset}/{split}", number, row
 
 
 def _both_transcripts(row: object) -> tuple[str, str]:
@@ -205,10 +201,9 @@ def paper_prompt(transcript: str) -> str:
 
 def load_transcripts(folder: str | Path, subsets: list[str], split: str) -> pd.DataFrame:
     """Whole dialogues of a folder or hub dataset, every whole row: columns subset, split, line, chosen, rejected."""
-    root = Path(folder)
     rows = []
     for subset in subsets:
-        lines = _folder_rows(root, subset, split) if root.is_dir() else _hub_rows(str(folder), subset, split)
+        lines = _rows(folder, subset, split)
         rows += [
             (subset, split, number, row["chosen"], row["rejected"])
             for _, number, row in lines

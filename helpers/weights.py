@@ -1,0 +1,162 @@
+"""The weights in a model's folder: which files they are, whether they are whole, and pickles made into safetensors.
+
+A pickle (`.bin`) can run code when it is opened. Here only its tensors are taken, once; from then on the copy in
+results/.models/ is used, whose name comes from the content of what it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import shutil
+import warnings
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import folders
+from .errors import DataError
+from .settings import results_root
+
+if TYPE_CHECKING:
+    import torch
+
+# Names of weights, the preferred first. Nothing else is read or downloaded: training_args.bin is a pickle of objects.
+KINDS = (
+    r"model\.safetensors",
+    r"model-\d+-of-\d+\.safetensors|model\.safetensors\.index\.json",
+    r"pytorch_model\.bin",
+    r"pytorch_model-\d+-of-\d+\.bin|pytorch_model\.bin\.index\.json",
+)
+CONFIGS = ("config.json", "generation_config.json")  # what a model is loaded with, beside its weights
+
+
+def names_in(folder: Path) -> set[str]:
+    """Names of the files in a folder; a link to nothing is no file."""
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def files_among(names: Collection[str]) -> list[str]:
+    """The weight files among some names, of the first kind of KINDS that is there; [] without any."""
+    found = ([name for name in sorted(names) if re.fullmatch(pattern, name)] for pattern in KINDS)
+    return next((some for some in found if some), [])
+
+
+def are_pickles(files: list[str]) -> bool:
+    """Whether weight files, as `files_among` finds them, must be converted before they are used."""
+    return bool(files) and files[0].startswith("pytorch_model")
+
+
+def problem(folder: Path, files: list[str]) -> str | None:
+    """What is wrong with a folder's weights, in a few words; None if all are there and safetensors are whole."""
+    from safetensors import SafetensorError, safe_open
+
+    if not files:
+        return "lacks weights (model.safetensors or pytorch_model.bin)"
+    expected = set(files)
+    for index in (name for name in files if name.endswith(".index.json")):
+        expected |= set(folders.read_json(folder / index).get("weight_map", {}).values())
+    for name in sorted(expected):
+        path = folder / name
+        if not path.is_file():
+            return f"lacks {name}"
+        with path.open("rb") as file:
+            if file.read(20) == b"version https://git-":
+                return f"has only a git-lfs pointer as {name} (git lfs pull)"
+        if name.endswith(".safetensors"):
+            try:
+                with safe_open(path, framework="numpy"):  # compares the sizes in the header with the file's
+                    pass
+            except (SafetensorError, OSError) as error:
+                return f"has a damaged {name} ({error})"
+    return None
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file in the hub's cache has the content that its blob is named after; True where no name tells."""
+    name = Path(os.readlink(path)).name if path.is_symlink() else ""
+    if re.fullmatch(r"[0-9a-f]{64}", name):
+        return folders.sha256_of_file(path) == name
+    if re.fullmatch(r"[0-9a-f]{40}", name):  # a small file, named by git
+        content = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == name
+    return True
+
+
+def is_converted(folder: Path, pickles: list[str]) -> bool:
+    """Whether the safe copy of a folder's weights is there and whole."""
+    return folders.is_current(*_place(folder, pickles))
+
+
+def _place(folder: Path, pickles: list[str]) -> tuple[Path, str]:
+    """(folder, fingerprint) of the safe copy of some weights, both from the content of all that goes into it."""
+
+    def digest(path: Path) -> str:
+        blob = Path(os.readlink(path)).name if path.is_symlink() else ""
+        return blob if len(blob) == 64 else folders.sha256_of_file(path)  # the cache names large files by their sha256
+
+    names = [name for name in (*CONFIGS, *pickles) if (folder / name).is_file()]
+    fingerprint = folders.sha256_of_json([(name, digest(folder / name)) for name in names])
+    return results_root() / ".models" / f"weights-{fingerprint[:16]}", fingerprint
+
+
+def safe_copy(folder: Path, pickles: list[str], source: str) -> Path:
+    """A folder with a model's config, and with its weights as one safetensors file; converted on the first call."""
+    from safetensors.torch import save_file
+
+    target, fingerprint = _place(folder, pickles)
+    if folders.is_current(target, fingerprint):
+        return target
+    partial = target.with_name(f".{target.name}.partial")
+    with folders.plain_disk_errors(f"converting {source}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with folders.one_at_a_time(target.with_name(f".{target.name}.lock"), f"safetensors of {source}"):
+            if folders.is_current(target, fingerprint):  # another process made it while this one waited
+                return target
+            print(f"{source}: converting the weights to safetensors, once")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            try:
+                save_file(_tensors(folder, pickles, source), partial / "model.safetensors", metadata={"format": "pt"})
+                for name in names_in(folder).intersection(CONFIGS):
+                    shutil.copyfile(folder / name, partial / name)
+                folders.seal(partial, {"name": source, "fingerprint": fingerprint})
+                folders.swap_in(partial, target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _tensors(folder: Path, pickles: list[str], source: str) -> dict[str, torch.Tensor]:
+    """name -> tensor of all pickles, no two of which share memory. Only tensors are unpickled, and no code runs."""
+    import torch
+
+    tensors, storages = {}, set()
+    for path in (folder / name for name in pickles if name.endswith(".bin")):
+        try:
+            if not is_intact(path):
+                raise ValueError("its sha256 is not the one that names it")
+            with warnings.catch_warnings():  # on archives that are refused anyway
+                warnings.simplefilter("ignore")
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            found = {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+        except Exception as error:  # damaged files raise many kinds
+            if code := re.search(r"GLOBAL [\w.]+|TorchScript", str(error)):
+                text = f"holds code in {path.name} ({code[0]}), which is never run: take another model"
+            else:
+                strange = isinstance(error, pickle.UnpicklingError)  # torch's own advice would be to run it
+                first = "" if strange else (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reason = first[:100] or "it holds something other than weights"
+                text = f"has a damaged {path.name} ({reason}): fetch that file again"
+            raise DataError(f"model {source!r} {text}") from None
+        for name, value in found.items():
+            storage = value.untyped_storage().data_ptr()
+            # Tied weights share memory, which safetensors refuses. Each name gets its own; loading ties them again.
+            tensors[name] = (value.clone() if storage in storages else value).contiguous()
+            storages.add(storage)
+    if not tensors:
+        raise DataError(f"model {source!r} has no tensor in {pickles[0]}: give a complete folder")
+    return tensors
