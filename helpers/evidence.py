@@ -35,6 +35,7 @@ def gather(folder: Path | str | None = None) -> dict[str, Any]:
         "printed": printed_loss(),
         "faults": one_change("faults", "recommended", "One fault at a time"),
         "cleaning": one_change("cleaning", "all pairs", "Training on what an audit leaves"),
+        "cleaning_added": added_by_dpo("cleaning"),
         "seeds": over_seeds(),
     }
 
@@ -167,6 +168,15 @@ def one_change(name: str, baseline: str, title: str) -> dict[str, Any]:
         "certain": clear["arm"].tolist(),
         "made": made(name),
     }
+
+
+def added_by_dpo(name: str) -> dict[str, str]:
+    """What SFT+DPO adds to SFT in CAS by the oracle, in each arm of an experiment; {} where it was not run."""
+    if not experiments.there(name):
+        return {}
+    gaps = experiments.differences(experiments.load(name), "sft", "sft_dpo")
+    own = gaps[(gaps["metric"] == "cas") & (gaps["by"] == "oracle")].set_index("arm")
+    return {arm: points(row) for arm, row in own.iterrows()}
 
 
 def over_seeds() -> dict[str, Any]:
