@@ -29,7 +29,7 @@ def expected_loss(sigma: float, beta: float, mean: float = 0.0) -> float:
         return float(np.logaddexp(0, -beta * mean))
     drawn, weights = hermegauss(
         120
-    )  # to 14 digits while beta * sigma is below 2; an adaptive rule loses small excesses
+    )  # 14 digits while beta * sigma < 2; adaptive rules lose small excesses
     return float(weights @ np.logaddexp(0, -beta * (mean + sigma * drawn)) / weights.sum())
 
 
