@@ -151,9 +151,9 @@ def _snapshot(
         )
     try:
         return _download(repository, choose, cached, whole=problem is None)
-    except _OutOfReach:
+    except _OutOfReach as error:
         if problem is not None:
-            raise
+            raise DataError(error) from None
         print(f"{repository}: the hub cannot be reached; the newest revision in the cache is used")
         return cached
 

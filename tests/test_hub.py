@@ -23,7 +23,7 @@ import torch
 from hub_imitation import connect, etag, fill_cache, go_offline
 
 from helpers import hub, models, preferences
-from helpers.errors import CourseError, DataError, StageError
+from helpers.errors import DataError, StageError
 
 ROOT = Path(__file__).resolve().parent.parent
 OPT, JUDGE, HH = "facebook/opt-350m", "OpenAssistant/reward-model-deberta-v3-large-v2", "Anthropic/hh-rlhf"
@@ -119,7 +119,8 @@ def one_line(call, *args, kind=DataError) -> str:
     with pytest.raises(kind) as caught:
         call(*args)
     text = str(caught.value)
-    assert type(caught.value) is not CourseError and "\n" not in text and len(text) < 600
+    assert type(caught.value) is kind, "a notebook shows the name"
+    assert "\n" not in text and len(text) < 600
     assert "Traceback" not in text and time.monotonic() - start < 8
     return text
 
