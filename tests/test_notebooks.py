@@ -2,8 +2,10 @@
 
 import ast
 import base64
+import importlib
 import json
 import re
+import types
 from itertools import chain
 
 import pytest
@@ -160,3 +162,24 @@ def anchors(path):
     texts = [source(cell) for cell in read(path)["cells"] if cell["cell_type"] == "markdown"]
     headings = [heading for text in texts for heading in re.findall(r"^#+ +(.+?) *$", text, flags=re.M)]
     return {heading.replace(" ", "-") for heading in headings}
+
+
+@each_notebook
+def test_every_name_of_the_package_that_a_notebook_uses_is_there(path):
+    """Seconds instead of the minutes of an execution, and also for cells that only other settings reach."""
+    trees = [ast.parse(re.sub(r"^\s*[%!].*$", "pass", source(cell), flags=re.M)) for cell in code(path)]
+    modules = {}
+    for node in chain.from_iterable(map(ast.walk, trees)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "helpers":
+            for name in (alias.name for alias in node.names):
+                found = importlib.import_module(node.module)
+                if not hasattr(found, name):
+                    found = importlib.import_module(f"{node.module}.{name}")
+                modules[name] = getattr(found, name, found)
+    used = {
+        (node.value.id, node.attr)
+        for node in chain.from_iterable(map(ast.walk, trees))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    kept = [(name, attribute) for name, attribute in used if isinstance(modules.get(name), types.ModuleType)]
+    assert [f"{name}.{attribute}" for name, attribute in kept if not hasattr(modules[name], attribute)] == []
