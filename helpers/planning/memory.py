@@ -1,0 +1,78 @@
+"""How much memory a stage takes at its peak, in bytes, and how many rows fit at once.
+
+Counted, not guessed: weights, gradients, optimiser state, the half-precision copies that autocast makes, and what
+autograd keeps for the backward pass. KEPT was measured with benchmarks/activations.py, which asks autograd itself.
+"""
+
+from functools import cache
+from typing import Literal
+
+from ..folders import read_json
+from ..settings import ROOT
+from .shapes import Shape
+
+Kind = Literal["sft", "dpo"]
+MEASURED = ROOT / "benchmarks" / "activations.json"
+HEAD_TILE = 4096 * 32_768 * 2  # TRL makes logits in tiles and never holds them all
+
+
+@cache
+def _kept() -> dict[str, dict[str, float]]:
+    return read_json(MEASURED)["bytes"]
+
+
+def activations(shape: Shape, kind: Kind, tokens: int, *, bfloat16: bool, checkpointing: bool) -> float:
+    """What autograd keeps of `tokens` tokens (padding included) until the backward pass.
+
+    A layer keeps so many bytes for each of its hidden units and tokens. With checkpointing it keeps its input only,
+    and one layer at a time is computed again.
+    """
+    kept, whole = _kept(), f"{kind}, {'bfloat16' if bfloat16 else 'float32'}"
+    layer = kept[whole]["layer"] * shape.hidden * tokens
+    rest = kept[whole]["rest"] * shape.hidden * tokens
+    copies = 2.0 * shape.inside if bfloat16 else 0.0  # the layers' weights in half precision
+    if checkpointing:
+        return (
+            kept["checkpointed"]["layer"] * shape.hidden * tokens * shape.layers + rest + layer + copies / shape.layers
+        )
+    return layer * shape.layers + rest + copies
+
+
+def peak(
+    shape: Shape, kind: Kind, rows: int, length: int, *, bfloat16: bool, checkpointing: bool = False,
+    adapter: int = 0, accumulate: int = 1,
+) -> float:  # fmt: skip
+    """The most memory of a training step with `rows` rows (DPO: pairs) of `length` tokens at once.
+
+    SFT trains every weight: 4 bytes each for weight and gradient, 8 for AdamW's two moments. DPO trains `adapter`
+    weights only. Gradients come while activations go, so that the peak is at either end of the backward pass; with
+    accumulation the gradients of the batches before are there all the time.
+    """
+    trained = shape.parameters if kind == "sft" else adapter
+    tokens = rows * length * (1 if kind == "sft" else 2)
+    resting = 4.0 * shape.parameters + (0 if kind == "sft" else 4.0 * adapter) + 8.0 * trained
+    working = activations(shape, kind, tokens, bfloat16=bfloat16, checkpointing=checkpointing) + HEAD_TILE
+    gradients = 4.0 * trained
+    return resting + (working + gradients if accumulate > 1 else max(working, gradients))
+
+
+def rows_that_fit(shape: Shape, kind: Kind, room: float, rows: int, length: int, **how) -> int:
+    """The largest number of rows at once, a divisor of `rows`, whose `peak` stays below `room` bytes; 0 for none."""
+    for n in (n for n in range(rows, 0, -1) if rows % n == 0):
+        if peak(shape, kind, n, length, accumulate=rows // n, **how) <= room:
+            return n
+    return 0
+
+
+def generating(shape: Shape, rows: int, length: int) -> float:
+    """The most memory of greedy decoding in float32: weights, keys and values, one layer's work, the last logits."""
+    return 4.0 * (shape.parameters + 2 * shape.layers * shape.hidden * rows * length + 8 * shape.hidden * rows * length)
+
+
+def scoring(shape: Shape, rows: int, length: int) -> float:
+    """The most memory of a DeBERTa that scores `rows` rows of `length` tokens in float32: weights and one layer's work.
+
+    Its disentangled attention holds three score matrices of rows x heads x length x length, made in float32.
+    """
+    heads = max(1, shape.hidden // 64)
+    return 4.0 * (shape.parameters + 10 * shape.hidden * rows * length + 4 * heads * rows * length**2)

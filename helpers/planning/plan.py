@@ -1,0 +1,174 @@
+"""The plan of a run: what each stage takes on a device, whether it fits, and what to change where it does not."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from ..settings import Settings
+from . import memory, rates
+from .lengths import Lengths, lengths_of
+from .rates import Device
+from .shapes import Shape, shape_of
+
+LOOKS, ASKED = 5, 24  # looks at held-out data in a training, and prompts answered at each
+SEQUENCE = 512  # tokens of prompt and response that the reward model reads at most
+DOWNLOADS = {  # bytes of the files that are fetched from the hub
+    "facebook/opt-350m": 663e6,
+    "OpenAssistant/reward-model-deberta-v3-large-v2": 1.75e9,
+    "Anthropic/hh-rlhf": 90e6,
+}
+
+
+class Stage(NamedTuple):
+    """What a stage takes; memory and disk in bytes, seconds None where no rate is known.
+
+    rows_at_once: 0 where not even one row fits. settings: what to change for it to fit, as -p name=value would.
+    """
+
+    name: str
+    memory: float
+    rows_at_once: int
+    checkpointing: bool
+    tokens: float
+    seconds: float | None
+    disk: float
+    source: str  # of the rate
+    settings: dict[str, str | int | bool]
+
+
+class Plan(NamedTuple):
+    """All stages of a run on one device."""
+
+    device: Device
+    stages: tuple[Stage, ...]
+    download: float
+
+    @property
+    def fits(self) -> bool:
+        return all(stage.rows_at_once and stage.memory <= self.device.room for stage in self.stages)
+
+    @property
+    def seconds(self) -> float | None:
+        parts = [stage.seconds for stage in self.stages]
+        return None if None in parts else sum(parts)
+
+    @property
+    def disk(self) -> float:
+        return sum(stage.disk for stage in self.stages)
+
+
+def plan(settings: Settings, device: Device, lengths: Lengths | None = None) -> Plan:
+    """Plan the trainings and the evaluation of a run. Raises DataError where a model's config cannot be read."""
+    lengths = lengths or lengths_of(settings)
+    policy, judge = (shape_of(_source(settings, what)) for what in ("policy", "reward_model"))
+    trainings = [_training(name, settings, device, policy, lengths) for name in ("sft", "dpo", "sft_dpo")]
+    sources = [settings.dataset, settings.policy, settings.reward_model]
+    from ..runs import locate
+
+    download = sum(DOWNLOADS.get(source, 0) for source in sources if source and not locate(source))
+    return Plan(device, (*trainings, _evaluation(settings, device, policy, judge, lengths)), download)
+
+
+def _source(settings: Settings, what: str) -> str | Path:
+    from ..runs import locate
+    from ..settings import DATA_CACHE
+
+    given = getattr(settings, what)
+    return DATA_CACHE / what if given is None else locate(given) or given
+
+
+def precision_on(settings: Settings, device: Device) -> str:
+    """The numbers that SFT and DPO multiply in on a device: see `models.wants_bfloat16`."""
+    if settings.precision != "auto":
+        return settings.precision
+    worth_it = device.gpu or settings.profile == "paper"
+    return "bfloat16" if device.bfloat16 and worth_it else "float32"
+
+
+def fit(settings: Settings, kind: memory.Kind, shape: Shape, room: float, *, bfloat16: bool) -> tuple[int, bool]:
+    """(rows on the device at once, whether activations are computed again) for a step to fit into `room` bytes.
+
+    Fewer rows cost next to nothing, so checkpointing is the last resort. (0, True): it does not fit at all.
+    """
+    how = {"bfloat16": bfloat16, "adapter": shape.adapter(settings.lora_rank, settings.lora_targets)}
+    rows, length = getattr(settings, f"{kind}_batch_size"), getattr(settings, f"{kind}_max_length")
+    rows = min(rows, settings.rows_at_once or rows)
+    for checkpointing in (False, True) if not settings.activation_checkpointing else (True,):
+        if n := memory.rows_that_fit(shape, kind, room, rows, length, checkpointing=checkpointing, **how):
+            return n, checkpointing
+    return 0, True
+
+
+def _training(name: str, settings: Settings, device: Device, shape: Shape, lengths: Lengths) -> Stage:
+    s, kind = settings, "sft" if name == "sft" else "dpo"
+    precision = precision_on(s, device)
+    bfloat16 = precision == "bfloat16"
+    adapter = shape.adapter(s.lora_rank, s.lora_targets)
+    batch, length = getattr(s, f"{kind}_batch_size"), getattr(s, f"{kind}_max_length")
+    rows, checkpointing = fit(s, kind, shape, device.room, bfloat16=bfloat16)
+    accumulate = batch * s.gradient_accumulation // max(rows, 1)
+    how = {"bfloat16": bfloat16, "checkpointing": checkpointing, "adapter": adapter, "accumulate": accumulate}
+    peak = memory.peak(shape, kind, max(rows, 1), length, **how)
+    a_row = lengths.sft if kind == "sft" else lengths.dpo
+    tokens = lengths.pairs * a_row * getattr(s, f"{kind}_epochs")
+    work = "sft" if kind == "sft" else f"dpo, {s.dpo_reference}"
+    seconds, source = _seconds(s, device, shape, kind, work, precision, tokens, a_row, checkpointing, lengths)
+    change = {"rows_at_once": rows} if 0 < rows < batch else {}
+    change |= {"activation_checkpointing": True} if checkpointing and not s.activation_checkpointing else {}
+    trained = shape.parameters if kind == "sft" else adapter
+    # The model, and two checkpoints of weights and moments: a new one is written before the old one goes.
+    disk = 4.0 * shape.parameters + (0 if kind == "sft" else 4.0 * adapter) + 2 * 12.0 * trained
+    return Stage(name, peak, rows, checkpointing, tokens, seconds, disk, source, change)
+
+
+def _seconds(
+    s: Settings, device: Device, shape: Shape, kind: str, work: str, precision: str,
+    tokens: float, a_row: float, checkpointing: bool, lengths: Lengths,
+) -> tuple[float | None, str]:  # fmt: skip
+    """Seconds of a training with its looks at held-out data, and where the rate comes from."""
+    known = rates.rate(device, kind, precision, shape)
+    asked = min(ASKED, s.heldout_pairs)
+    step = rates.decoding_step(device, shape, min(asked, s.generation_batch_size))
+    if known is None or step is None:
+        return None, "no rate is known"
+    a_second, source = known
+    length = a_row if kind == "sft" else a_row / 2
+    one = rates.forward_flops(shape, length)
+    heldout = LOOKS * s.heldout_pairs * a_row * (1 if kind == "sft" else 2)
+    reference = lengths.pairs * a_row if work == "dpo, precomputed" else 0.0
+    passes = rates.PASSES[work] + (1 if checkpointing else 0)
+    decoded = LOOKS * math.ceil(asked / s.generation_batch_size) * s.max_new_tokens
+    return (tokens * passes + heldout + reference) * one / a_second + decoded * step, source
+
+
+def _evaluation(s: Settings, device: Device, policy: Shape, judge: Shape, lengths: Lengths) -> Stage:
+    """Four models answer every prompt; the judge scores the answers and the held-out pairs. All in float32."""
+    answers = 4 * 2 * s.eval_prompts
+    scored = answers + 2 * s.heldout_pairs
+    length = min(SEQUENCE, lengths.prompt + s.max_new_tokens)
+    tokens = scored * length
+    peak = max(
+        memory.generating(policy, s.generation_batch_size, s.max_prompt_length + s.max_new_tokens),
+        memory.scoring(judge, s.scoring_batch_size, SEQUENCE),
+    )
+    rows, change = s.generation_batch_size, {}
+    while peak > device.room and rows > 1:
+        rows //= 2
+        peak = max(
+            memory.generating(policy, rows, s.max_prompt_length + s.max_new_tokens),
+            memory.scoring(judge, rows, SEQUENCE),
+        )
+        change = {"generation_batch_size": rows, "scoring_batch_size": rows}
+    known, step = rates.rate(device, "score", "float32", judge), rates.decoding_step(device, policy, rows)
+    seconds, source = None, "no rate is known"
+    if known and step is not None:
+        batches = 4 * math.ceil(2 * s.eval_prompts / rows)
+        seconds = batches * s.max_new_tokens * step + tokens * rates.forward_flops(judge, length) / known[0]
+        source = known[1]
+    return Stage("evaluation", peak, rows, False, tokens, seconds, 1e6 * 4, source, change)
+
+
+def across_cards(settings: Settings) -> list[Plan]:
+    """The plan on every card of `rates.CARDS`, from small to large."""
+    lengths = lengths_of(settings)
+    return [plan(settings, card, lengths) for card in rates.CARDS.values()]

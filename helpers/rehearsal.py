@@ -1,0 +1,267 @@
+"""The paper profile proved without the hub: folders that look like the hub's, random weights, a few steps.
+
+OUT/opt-350m       a config that says float16, pytorch_model.bin, vocab.json and merges.txt; nothing safer, as there
+OUT/reward-model   a DeBERTa-v3-large classifier, pytorch_model.bin and tokenizer.json
+OUT/hh-rlhf        dialogues of our own with HH-RLHF's layout and lengths
+OUT/results        the run; each stage in a process of its own, so that its peak of memory is its own
+"""
+
+import contextlib
+import datetime
+import gzip
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import folders, synthetic
+from .errors import DataError
+from .planning import lengths, rates, shapes
+from .planning.plan import precision_on
+from .planning.units import GB
+from .runs import Run
+from .settings import DATA_CACHE, Settings, resolve
+
+POLICY, JUDGE, DATASET, RESULTS = "opt-350m", "reward-model", "hh-rlhf", "results"
+SPECIAL = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
+WORDS_A_TOKEN = 0.75  # English in OPT's tokens, about
+
+
+# ------------------------------------------------------------------------------------- folders like the hub's
+
+
+def write_folders(out: Path, pairs: int, vocabulary: Path | None = None) -> dict[str, str]:
+    """Make what is not there yet; returns settings that name the folders. Deterministic, 2.5 GB.
+
+    vocabulary: a folder with OPT's vocab.json and merges.txt; without it the embedded one is used, which gives other
+    tokens and the same sizes. Raises DataError when the folder has no such files.
+    """
+    makers = {
+        POLICY: lambda folder: _write_policy(folder, vocabulary),
+        JUDGE: _write_judge,
+        DATASET: lambda folder: write_dialogues(folder, pairs),
+    }
+    for name, make in makers.items():
+        target, wanted = out / name, folders.sha256_of_json([name, str(vocabulary), pairs if name == DATASET else 0])
+        if (target / folders.MARKER).is_file() and (target / folders.MARKER).read_text() == wanted:
+            continue
+        partial = target.with_name(f".{name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with folders.plain_disk_errors(f"writing {name}"):
+            make(partial)
+            (partial / folders.MARKER).write_text(wanted)
+            folders.swap_in(partial, target)
+    return {
+        "policy": str((out / POLICY).resolve()),
+        "reward_model": str((out / JUDGE).resolve()),
+        "dataset": str((out / DATASET).resolve()),
+    }
+
+
+def write_tokenizer(folder: Path, vocabulary: Path | None) -> None:
+    """OPT's tokenizer as its repository has it: vocab.json, merges.txt and the settings that put </s> in front."""
+    if vocabulary is None:
+        stated = json.loads((DATA_CACHE / "policy" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+        merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in stated["merges"]]
+        (folder / "vocab.json").write_text(json.dumps(stated["vocab"], ensure_ascii=False), encoding="utf-8")
+        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+    else:
+        for name in ("vocab.json", "merges.txt"):
+            if not (vocabulary / name).is_file():
+                raise DataError(f"{vocabulary} has no {name}: give a folder with OPT's vocab.json and merges.txt")
+            shutil.copyfile(vocabulary / name, folder / name)
+    stated = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, "errors": "replace", **SPECIAL}
+    folders.write_json(folder / "tokenizer_config.json", stated)
+    folders.write_json(folder / "special_tokens_map.json", SPECIAL)
+    if not (folder / "config.json").exists():
+        folders.write_json(folder / "config.json", shapes.PUBLISHED["facebook/opt-350m"])
+
+
+def _write_policy(folder: Path, vocabulary: Path | None) -> None:
+    import torch
+    from transformers import OPTConfig, OPTForCausalLM
+
+    write_tokenizer(folder, vocabulary)
+    stated = shapes.PUBLISHED["facebook/opt-350m"]
+    torch.manual_seed(0)
+    model = OPTForCausalLM(OPTConfig(**_arguments(stated)))
+    torch.save(model.half().state_dict(), folder / "pytorch_model.bin")
+
+
+def _write_judge(folder: Path) -> None:
+    import torch
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    stated = shapes.PUBLISHED["OpenAssistant/reward-model-deberta-v3-large-v2"]
+    torch.manual_seed(0)
+    model = DebertaV2ForSequenceClassification(DebertaV2Config(**_arguments(stated), num_labels=1))
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    folders.write_json(folder / "config.json", stated)
+    for path in (DATA_CACHE / "reward_model").glob("*token*.json"):
+        shutil.copyfile(path, folder / path.name)
+
+
+def _arguments(stated: dict[str, Any]) -> dict[str, Any]:
+    return {n: v for n, v in stated.items() if n not in ("model_type", "architectures", "torch_dtype", "id2label")}
+
+
+def write_dialogues(folder: Path, pairs: int) -> None:
+    """Dialogues of our own as long as HH-RLHF's: SUBSET/{train,test}.jsonl.gz with `pairs` train rows in all.
+
+    Each is a pair of the embedded world with exchanges of others before it, until the prompt has a length that is
+    drawn from HH-RLHF's percentiles.
+    """
+    measured = folders.read_json(lengths.MEASURED)["subsets"]
+    for subset in (synthetic.HARMLESS, synthetic.HELPFUL):
+        percentiles = measured[subset]["prompt"]
+        for split, n in (("train", -(-pairs // 2)), ("test", max(200, pairs // 40))):
+            rows, _ = synthetic.generate_pairs(1, subset, split, n, flawed=False)
+            draw = random.Random(f"{subset}/{split}")
+            path = folder / subset / f"{split}.jsonl.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
+                for row in rows:
+                    words = int(WORDS_A_TOKEN * draw.choice(percentiles))
+                    history = _history(rows, words - len(row["chosen"].split()), draw)
+                    file.write(json.dumps({side: history + row[side] for side in ("chosen", "rejected")}) + "\n")
+
+
+def _history(rows: list[dict], words: int, draw: random.Random) -> str:
+    text = ""
+    while words > 0:
+        text += draw.choice(rows)["chosen"]
+        words -= len(text.split())
+    return text
+
+
+# ----------------------------------------------------------------------------------------------- a few steps
+
+STAGES = ("pairs", "sft", "dpo", "sft_dpo", "responses", "scores")
+PROMPTS = 2  # a side
+NEW_TOKENS, TIMED = 16, 16  # tokens of an answer, and answers at once where decoding is timed
+
+
+class Rehearsed(NamedTuple):
+    """One stage as it ran in a process of its own: seconds, peak memory in bytes, and what was counted."""
+
+    name: str
+    seconds: float
+    memory: float
+    counted: dict[str, Any]
+
+
+def settings_of(places: dict[str, str], steps: int, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a rehearsal: profile paper, but for `steps` steps of each training and a few prompts."""
+    small = {"heldout_pairs": 4, "eval_prompts": PROMPTS, "max_new_tokens": NEW_TOKENS, "run": "rehearsal"}
+    small |= {"sft_epochs": 1.0, "dpo_epochs": 1.0}
+    wanted = {"profile": "paper", **places, **small, **given}
+    s = resolve(**wanted, train_pairs=1).settings
+    return wanted | {"train_pairs": steps * max(s.sft_batch_size, s.dpo_batch_size) * s.gradient_accumulation}
+
+
+def rehearse(out: Path, given: dict[str, Any], stages: Sequence[str] = STAGES) -> Iterator[Rehearsed]:
+    """Run stages of profile paper with the settings `given`, each in a fresh process; yield each one as it ends."""
+    os.environ["COURSE_RESULTS"] = str((out / RESULTS).resolve())
+    for name in stages:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            yield pool.apply(_stage, (name, given))
+
+
+def _stage(name: str, given: dict[str, Any]) -> Rehearsed:
+    from . import stages
+    from .runs import open_run
+    from .training_loop import peak_memory
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = open_run(**given)
+    start = time.perf_counter()
+    counted: dict[str, Any] = {}
+    if name == "pairs":
+        counted = {"rows": len(stages.pairs(run).train)}
+    elif name == "responses":
+        stages.responses(run, "sft_dpo")
+        counted = _decoding(run)
+    elif name == "scores":
+        stages.scores(run, "sft_dpo")
+        counted = _scoring(run)
+    else:
+        stages.policy(run, name)
+        counted = stages.training_timing(run, name)
+    memory = counted.get("peak_memory_gb", peak_memory() / GB) * GB
+    return Rehearsed(name, time.perf_counter() - start, memory, counted)
+
+
+def _decoding(run: Run) -> dict[str, Any]:
+    """Seconds to decode a token of each of TIMED answers, the model loaded."""
+    from . import models, stages
+    from .generation import generate
+
+    s, folder = run.settings, stages.policy(run, "sft_dpo")
+    loaded = models.load_policy(folder, device=s.device), models.load_tokenizer(folder)
+    prompts = list(itertools.islice(itertools.cycle(stages.evaluation_prompts(run)["prompt"]), TIMED))
+    start = time.perf_counter()
+    answers = generate(loaded, prompts, max_new_tokens=s.max_new_tokens, batch_size=TIMED)
+    seconds = time.perf_counter() - start
+    return {"rows": TIMED, "seconds_a_step": round(seconds / int(answers["tokens"].max()), 5)}
+
+
+def _scoring(run: Run) -> dict[str, Any]:
+    """FLOP/s of the judge over the responses, the model loaded; tokens without padding."""
+    from . import models, scoring, stages
+
+    loaded = models.load_reward_model(run.settings.reward_model, run.settings.device)
+    rows = stages.responses(run, "sft_dpo")
+    prompts, responses = list(rows["prompt"]), list(rows["response"])
+    tokens = sum(map(len, scoring.encode_pairs(loaded[1], prompts, responses)["input_ids"]))
+    start = time.perf_counter()
+    scoring.score(loaded, prompts, responses, batch_size=run.settings.scoring_batch_size)
+    seconds = time.perf_counter() - start
+    flops = tokens * rates.forward_flops(shapes.shape_of_model(loaded[0]), tokens / len(rows))
+    return {"rows": len(rows), "tokens": tokens, "flops_a_second": round(flops / seconds)}
+
+
+# ------------------------------------------------------------------------------------------------ what it shows
+
+
+def records(settings: Settings, rehearsed: Sequence[Rehearsed]) -> list[dict[str, Any]]:
+    """What the planner wants to know about this device, as `rates.enter` keeps it: FLOP/s of every kind of work."""
+    device = rates.this_device(settings.device)
+    precision = precision_on(settings, device)
+    policy, judge = (shapes.shape_of(getattr(settings, what)) for what in ("policy", "reward_model"))
+    by_name = {one.name: one.counted for one in rehearsed}
+    shared = {"device": device.name, "date": datetime.date.today().isoformat(), "versions": folders.versions()}
+    where = "cuda" if device.gpu else "cpu"
+    found = [
+        {
+            "kind": "matrix",
+            "precision": p,
+            "inside": 0,
+            "flops_a_second": round(rates.matrix_rate(where, p != "float32")),
+        }
+        for p in dict.fromkeys(["float32", precision])
+    ]
+    for kind, name in (("sft", "sft"), ("dpo", "sft_dpo")):
+        if counted := by_name.get(name):
+            speed = flops_a_second(settings, kind, policy, counted)
+            found.append({"kind": kind, "precision": precision, "inside": policy.inside, "flops_a_second": speed})
+    if counted := by_name.get("responses"):
+        found.append({"kind": "generate", "precision": "float32", "inside": policy.inside, **counted})
+    if counted := by_name.get("scores"):
+        speed = counted["flops_a_second"]
+        found.append({"kind": "score", "precision": "float32", "inside": judge.inside, "flops_a_second": speed})
+    return [shared | record for record in found]
+
+
+def flops_a_second(settings: Settings, kind: str, shape: shapes.Shape, timing: dict[str, Any]) -> int:
+    """Useful FLOP/s of a training: no padding, nothing that is computed twice."""
+    work = "sft" if kind == "sft" else f"dpo, {settings.dpo_reference}"
+    a_token = rates.PASSES[work] * rates.forward_flops(shape, timing["tokens_a_sequence"])
+    return round(timing["tokens_a_second"] * a_token)

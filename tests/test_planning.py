@@ -1,0 +1,203 @@
+"""The planner: sizes as the models have them, memory as autograd keeps it, and plans that fit where they say so."""
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import OPTConfig, OPTForCausalLM
+
+from helpers import models, preferences, training
+from helpers.errors import DataError, SettingsError
+from helpers.folders import read_json
+from helpers.planning import lengths, memory, rates, shapes
+from helpers.planning.plan import across_cards, fit, plan, precision_on
+from helpers.settings import DATA_CACHE, resolve
+
+OPT, JUDGE = shapes.PUBLISHED
+
+
+@pytest.fixture(scope="module")
+def opt() -> shapes.Shape:
+    return shapes.shape_of(OPT)
+
+
+@pytest.fixture(scope="module")
+def judge() -> shapes.Shape:
+    return shapes.shape_of(JUDGE)
+
+
+def test_the_published_models_have_the_published_sizes(opt, judge):
+    assert opt.parameters == 331_196_416
+    assert opt.adapter(8, "q_v") == 786_432 and opt.adapter(16, "all-linear") == 7_127_040
+    assert 434e6 < judge.parameters < 436e6
+
+
+def test_a_shape_counts_what_the_model_has(tmp_path):
+    model, _ = tiny.policy()
+    shape = shapes.shape_of(tiny.policy_folder())
+    assert shape == shapes.shape_of_model(model)
+    assert shape.parameters == models.count_parameters(model)[1]
+    matrices = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    assert shape.inside == sum(m.weight.numel() for m in matrices)  # the tied head multiplies each token too
+    with pytest.raises(DataError, match="no config of model"):
+        shapes.shape_of(tmp_path)
+
+
+@pytest.mark.parametrize("targets", ["q_v", "all-linear"])
+def test_an_adapter_has_as_many_weights_as_peft_makes(targets, tmp_path):
+    pairs = tiny.made_up(8)
+    settings = tiny.settings(lora_targets=targets, dpo_epochs=0.1)
+    training.train_dpo(tiny.policy_folder(), pairs, pairs, settings, tmp_path)
+    summary = read_json(tmp_path / "summary.json")
+    shape = shapes.shape_of(tiny.policy_folder())
+    assert shape.adapter(settings.lora_rank, targets) == summary["trainable_parameters"]
+    assert shape.parameters + shape.adapter(settings.lora_rank, targets) == summary["parameters"]
+
+
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+def test_activations_are_what_autograd_keeps(bfloat16):
+    """On other widths than those that were measured: every saved tensor of one forward pass, counted once."""
+    sizes = {"hidden_size": 256, "ffn_dim": 1024, "num_attention_heads": 4, "word_embed_proj_dim": 128}
+    config = OPTConfig(vocab_size=700, num_hidden_layers=3, do_layer_norm_before=False, dropout=0.0, **sizes)
+    model = OPTForCausalLM(config)
+    ids = torch.randint(4, 600, (4, 128))
+    own, kept = {p.data_ptr() for p in model.parameters()}, {}
+
+    def count(tensor):
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    watched = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+    with watched, torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+        model.model.decoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+    found = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    shape = shapes.shape_of_model(model)
+    head = 2 * model.lm_head.weight.numel() if bfloat16 else 0  # the head took no part
+    planned = memory.activations(shape, "sft", ids.numel(), bfloat16=bfloat16, checkpointing=False) - head
+    assert planned == pytest.approx(found, rel=0.1)
+
+
+@given(st.sampled_from(["sft", "dpo"]), st.integers(1, 5), st.integers(16, 1024), st.booleans(), st.floats(2e9, 9e10))
+def test_rows_that_fit_are_the_most_that_fit(kind, power, length, bfloat16, room):
+    shape, rows = shapes.Shape(331_196_416, 328_777_728, 24, 1024, 445_440, 98_304), 2**power
+    how = {"bfloat16": bfloat16, "checkpointing": False, "adapter": shape.adapter(16, "all-linear")}
+    n = memory.rows_that_fit(shape, kind, room, rows, length, **how)
+    if n:
+        assert rows % n == 0 and memory.peak(shape, kind, n, length, accumulate=rows // n, **how) <= room
+    if n < rows:
+        more = 2 * n or 1
+        assert memory.peak(shape, kind, more, length, accumulate=rows // more, **how) > room
+
+
+def test_more_rows_take_more_memory_and_checkpointing_less(opt):
+    def peak(kind, rows, **how):
+        return memory.peak(opt, kind, rows, 512, bfloat16=True, adapter=7_127_040, **how)
+
+    for kind in ("sft", "dpo"):
+        sizes = [peak(kind, rows) for rows in (4, 8, 16, 32)]
+        assert sizes == sorted(sizes) and len(set(sizes)) == 4
+        assert peak(kind, 16, checkpointing=True) < 0.5 * peak(kind, 16)
+    assert peak("sft", 1) >= 16 * opt.parameters  # weight, gradient and two moments in float32
+
+
+def test_a_plan_for_16_gb_exists_for_every_stage_and_recipe():
+    for recipe in ("recommended", "published"):
+        settings, card = resolve(profile="paper", recipe=recipe).settings, rates.device_called("16GB")
+        first = plan(settings, card)
+        assert first.fits and first.download > 2e9
+        # What it says has to be set can be set, and then nothing is left to set.
+        for stage in first.stages:
+            again = plan(resolve(profile="paper", recipe=recipe, **stage.settings).settings, card)
+            assert next(s for s in again.stages if s.name == stage.name).settings in ({}, stage.settings)
+
+
+def test_a_small_card_gets_checkpointing_and_a_smaller_one_is_refused(opt):
+    settings = resolve(profile="paper").settings
+    assert fit(settings, "sft", opt, 60e9, bfloat16=True) == (16, False)
+    rows, checkpointing = fit(settings, "sft", opt, 6.3e9, bfloat16=True)
+    assert rows >= 1 and checkpointing
+    assert fit(settings, "sft", opt, 4e9, bfloat16=True) == (0, True)
+    assert not plan(settings, rates.device_called("4 GB")).fits
+
+
+def test_the_published_time_of_the_authors_is_in_reach_of_the_formula():
+    """Their SFT logged 1.727e17 operations (6 a weight and token); ours counts attention too, padding not."""
+    settings = resolve(profile="paper", recipe="published").settings
+    sft = plan(settings, rates.CARDS["A100 40GB"]).stages[0]
+    work = sft.tokens * 3 * rates.forward_flops(shapes.shape_of(OPT), sft.tokens / (2 * 160_800))
+    assert 0.7 < work / 1.727e17 < 1.3
+
+
+def test_lengths_are_those_of_the_rows():
+    settings = resolve().settings
+    found = lengths.lengths_of(settings)
+    assert found.pairs == settings.train_pairs == 1500
+    tokenizer = models.load_tokenizer(DATA_CACHE / "policy")
+    rows = preferences.load_pairs(DATA_CACHE / "mini_hh", ["harmless-base", "helpful-base"], "train").pairs
+    real = pd.Series([len(ids) + 1 for ids in tokenizer(list(rows["prompt"] + rows["chosen"]))["input_ids"]]).mean()
+    assert found.sft == pytest.approx(real, rel=0.05) and found.dpo > 1.5 * found.sft
+
+
+def test_precision_is_planned_as_it_is_trained():
+    paper, mini = resolve(profile="paper").settings, resolve().settings
+    old = rates.CARDS["T4"]
+    new = rates.CARDS["A100 40GB"]
+    assert precision_on(paper, new) == "bfloat16" and precision_on(paper, old) == "float32"
+    computer = rates.Device("cpu, 2 threads", 24e9, gpu=False)
+    assert precision_on(paper, computer) == "bfloat16" and precision_on(mini, computer) == "float32"
+    assert precision_on(resolve(precision="float32").settings, new) == "float32"
+    assert models.wants_bfloat16(mini) == (precision_on(mini, rates.this_device()) == "bfloat16")
+    assert models.wants_bfloat16(paper) == (precision_on(paper, rates.this_device()) == "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("T4", "T4"), ("a100-80gb", "A100 80GB"), ("4090", "RTX 4090"), ("rtx 3090", "RTX 3090"), ("h200", "H200")],
+)
+def test_cards_are_found_by_name(name, found):
+    assert rates.device_called(name) == rates.CARDS[found]
+
+
+def test_a_gpu_is_found_by_its_memory_and_nonsense_is_refused():
+    assert rates.device_called("16GB").memory == rates.device_called("16 gib").memory == 16e9
+    with pytest.raises(SettingsError, match="neither a memory size, such as 16GB, nor one of T4"):
+        rates.device_called("a big one")
+
+
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
+        ("NVIDIA L4", None),
+    ],
+)
+def test_torchs_names_lead_to_data_sheets(name, card):
+    assert rates._card_of(name) == (rates.CARDS[card] if card else None)
+
+
+def test_what_was_measured_counts_before_the_data_sheet(tmp_path, monkeypatch, opt):
+    monkeypatch.setattr(rates, "RATES", tmp_path / "rates.json")
+    monkeypatch.setenv("COURSE_RESULTS", str(tmp_path / "results"))
+    card = rates.CARDS["H100"]
+    assumed, source = rates.rate(card, "sft", "bfloat16", opt)
+    assert assumed == rates.ASSUMED_SHARE * card.half and "assumed" in source
+    record = {"device": "NVIDIA H100 80GB HBM3", "kind": "sft", "precision": "bfloat16", "flops_a_second": 5e14}
+    near, far = ({**record, "inside": n, "flops_a_second": f} for n, f in ((opt.inside, 5e14), (2_000_000, 1e12)))
+    rates.enter([far, near], tmp_path / "rates.json")
+    assert rates.rate(card, "sft", "bfloat16", opt) == (5e14, "measured")
+    rates.enter([near | {"flops_a_second": 6e14}], tmp_path / "rates.json")
+    assert rates.rate(card, "sft", "bfloat16", opt) == (6e14, "measured")
+    assert rates.rate(rates.device_called("16GB"), "sft", "bfloat16", opt) is None
+    assert rates.rate(rates.CARDS["T4"], "sft", "float32", opt)[1].startswith("assumed")
+
+
+def test_every_card_gets_a_plan():
+    settings = resolve(profile="paper").settings
+    plans = across_cards(settings)
+    assert [p.device.name for p in plans] == list(rates.CARDS) and all(p.fits for p in plans)
+    assert all(p.seconds > 0 for p in plans)
