@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from helpers import course, folders
+from helpers import course, folders, processes
 from helpers.errors import CourseError, DataError, SettingsError
 from helpers.execution import NotebookFailed
 from helpers.progress import Display
@@ -30,6 +30,14 @@ app = typer.Typer(
 cache = typer.Typer(no_args_is_help=True, help="The embedded data and models in data_cache/.")
 app.add_typer(cache, name="cache")
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+@app.callback()
+def one_process(context: typer.Context) -> None:
+    """Preference alignment, end to end."""
+    if processes.count() > 1 and context.invoked_subcommand != "train":
+        with _explained(), processes.one_voice():
+            raise SettingsError("several processes can share the trainings only: give accelerate `-m helpers train`")
 
 
 # -------------------------------------------------------------------------------------------------- run
@@ -56,6 +64,27 @@ def run(
     metrics, report = done.folder / "metrics.json", done.folder / "report.html"
     if not only:
         out.print("", _four_models(folders.read_json(metrics)), "", f"{_near(metrics)}\n{_near(report)}", markup=False)
+
+
+@app.command()
+def train(
+    profile: Annotated[str | None, typer.Option(help="smoke, mini, local or paper")] = None,
+    recipe: Annotated[str | None, typer.Option(help="recommended or published")] = None,
+    seed: Annotated[str | None, typer.Option(help="a whole number")] = None,
+    dataset: Annotated[str | None, typer.Option(help="a folder in HH-RLHF's layout, or a hub id")] = None,
+    name: Annotated[str | None, typer.Option("--run", help="name of the run folder in results/")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="some models: base, sft, dpo, sft_dpo")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="any setting: -p name=value")] = None,
+) -> None:
+    """Train the models of a run without its notebooks; `accelerate launch` does it with several processes (GPUs)."""
+    options = {"profile": profile, "recipe": recipe, "seed": seed, "dataset": dataset, "run": name}
+    with _explained(), processes.one_voice():
+        from helpers import launch
+
+        pairs = [f"{key}={value}" for key, value in options.items() if value is not None] + (parameter or [])
+        given = _parameters(pairs)
+        os.chdir(ROOT)
+        launch.train(given, only or ())
 
 
 def _parameters(pairs: list[str]) -> dict[str, Any]:
@@ -148,6 +177,10 @@ def doctor() -> None:
 def sweep(
     name: Annotated[str | None, typer.Argument(help="which experiment; without one, all are named")] = None,
     workers: Annotated[int, typer.Option(min=1, help="runs at once; with more than one, each has one core")] = 1,
+    cluster: Annotated[
+        str | None, typer.Option(help="slurm: each run is a job of the cluster; local: try that")
+    ] = None,
+    ask: Annotated[list[str] | None, typer.Option(help="what a job needs: --ask slurm_partition=gpu")] = None,
 ) -> None:
     """Do an experiment of many trainings (hours) and keep its table in data_cache/experiments/. Stopped ones go on."""
     with _explained():
@@ -158,10 +191,14 @@ def sweep(
                 out.print(f"{known}: {len(experiments.jobs(known))} runs. {question}", markup=False, soft_wrap=True)
             return
         todo = experiments.jobs(name)
-        out.print(experiments.plan(name, workers), markup=False)
+        if cluster not in (None, "slurm", "local"):
+            raise SettingsError(f"no cluster is called {cluster!r}: --cluster slurm, or local to try it out here")
+        if ask and not cluster:
+            raise SettingsError("--ask is for jobs of a cluster: give --cluster slurm too")
+        out.print(experiments.plan(name, workers, cluster), markup=False)
         os.chdir(ROOT)
         with Display([job.name for job in todo]) as display:
-            for done in experiments.run(name, workers):
+            for done in experiments.run(name, workers, cluster, ask or ()):
                 display.done(done, "done")
         card()  # it states sizes and the table of seeds
         out.print(_near(experiments.TABLES / f"{name}.csv.gz"), markup=False)

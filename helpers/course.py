@@ -122,7 +122,7 @@ def run_course(
     force: also what is up to date. finish(run) makes the results and returns their files, relative to the run folder.
     Raises SettingsError or DataError before anything starts, NotebookFailed at the first failing cell.
     """
-    given = _without_defaults(given)
+    given = without_defaults(given)
     resolved, chosen = resolve(**given), select(only, folder)
     run = open_run(**given)
     print()
@@ -151,7 +151,7 @@ def run_course(
     return run
 
 
-def _without_defaults(given: dict[str, Any]) -> dict[str, Any]:
+def without_defaults(given: dict[str, Any]) -> dict[str, Any]:
     """Drop `profile="mini"` and the like, so that the reference run is the same run however it is asked for."""
     usual = {name: Settings.model_fields[name].default for name in SWITCHES}
     return {n: v for n, v in given.items() if v is not None and not (n in usual and v == usual[n])}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import folders
+from helpers import folders, processes
 from helpers.errors import DataError, StageError
 from helpers.settings import DATA_CACHE, ROOT, Resolved, Settings, resolve, results_root
 
@@ -79,15 +79,31 @@ class Run:
         return [name for name in names if self.ready(name)]
 
     def stage(
-        self, name: str, *, uses: dict[str, Any], needs: Sequence[Path] = (), build: Callable[[Path], None]
+        self,
+        name: str,
+        *,
+        uses: dict[str, Any],
+        needs: Sequence[Path] = (),
+        build: Callable[[Path], None],
+        together: bool = False,
     ) -> Path:
         """Folder of the finished stage `name`; calls `build(folder)` only if its inputs changed or it is missing.
 
         uses: settings and other JSON values that the result depends on. needs: files or folders it is made from; a
         stage folder counts by its fingerprint, anything else by its content. `build` may find in its folder what an
         interrupted call with the same inputs left there, and go on from that. What it puts in `checkpoints` is thrown
-        away at the end. Raises StageError for a missing input, a full disk, or a builder that makes nothing.
+        away at the end. together: where several processes share the trainings, all of them call `build` at once; other
+        stages the main one builds by itself while they wait. Raises StageError for a missing input, a full disk, or a
+        builder that makes nothing.
         """
+        if processes.count() == 1:
+            return self._stage(name, uses, needs, build)
+        processes.led_by_main(lambda builder: self._stage(name, uses, needs, builder), build, together)
+        if not self.ready(name):
+            raise StageError(f"process {processes.index()} does not see {_shown(self.folder)}: all need the same disk")
+        return self._stage_folder(name)
+
+    def _stage(self, name: str, uses: dict[str, Any], needs: Sequence[Path], build: Callable[[Path], None]) -> Path:
         target = self._stage_folder(name)
         fingerprint = self._fingerprint(name, uses, needs)
         if folders.is_current(target, fingerprint):
@@ -151,9 +167,10 @@ def open_run(namespace: dict[str, Any] | None = None, **given: Any) -> Run:
             "versions": folders.versions(),
         }
         before = folders.read_json(run.folder / "run.json")
-        if before != record:
+        if before != record and processes.is_main():
             run.write_json("run.json", record)
-    _print_summary(run, before.get("settings", {}))
+    if processes.is_main():
+        _print_summary(run, before.get("settings", {}))
     return run
 
 

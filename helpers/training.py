@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from . import processes
 from . import training_loop as loop
+from .errors import CourseError
 from .folders import read_json, write_json
 from .models import (
     REWARD_MAX_LENGTH,
@@ -24,7 +26,6 @@ from .models import (
     merge_adapter,
     new_policy,
     quiet,
-    save_model,
 )
 from .optimizers import muon
 from .scoring import encode_pairs
@@ -76,12 +77,17 @@ def pretrain(
         ids = list(trainer.train_dataset["input_ids"])
         counts = loop.check_rows(trainer, len(texts), ids, tokenizer.eos_token_id, "EOS")
         loop.run(trainer, settings, [*map(len, ids)], progress=progress)
-        save_model(trainer.model, tokenizer, out / "model")
+        loop.save(trainer, out / "model", tokenizer)
         loop.report(trainer, out, counts)
 
 
 def _with_muon(rate: float) -> tuple[Callable, dict[str, float]]:
     """What a trainer needs to make the optimiser itself, once the model is in its place."""
+    if processes.sharded():
+        raise CourseError(
+            "base and reward_model are trained with Muon, which needs whole matrices: train them first with ddp.yaml "
+            "or in one process (--only base,reward_model)"
+        )
     return lambda: muon, {"lr": rate}
 
 
@@ -123,7 +129,7 @@ def train_sft(
         if settings.completion_only:
             loop.check_prompts(trainer.train_dataset["prompt"], tokenizer, ids)
         loop.run(trainer, settings, [*map(len, ids)], prompts=heldout["prompt"], progress=progress)
-        save_model(trainer.model, tokenizer, out / "model")
+        loop.save(trainer, out / "model", tokenizer)
         loop.report(trainer, out, counts)
 
 
@@ -197,8 +203,10 @@ def train_dpo(
             progress=progress,
             tokens=sum(map(len, chosen + rejected)),
         )
-        _save_adapter(trainer.model, out / "adapter")
-        merge_adapter(policy, out / "adapter", out / "model")
+        loop.save(trainer, out / "adapter")
+        if processes.is_main():
+            _tidy_adapter(out / "adapter")
+            merge_adapter(policy, out / "adapter", out / "model")
         loop.report(trainer, out, counts)
 
 
@@ -212,9 +220,8 @@ def _forget_reference(trainer) -> None:
         setattr(trainer, split, rows)
 
 
-def _save_adapter(model, folder: Path) -> None:
-    """Write the adapter without the policy's path or a set's chance order: equal runs give equal files anywhere."""
-    model.save_pretrained(folder)
+def _tidy_adapter(folder: Path) -> None:
+    """Take the policy's path and a set's chance order out of an adapter: equal runs give equal files anywhere."""
     (folder / "README.md").unlink()
     config = folder / "adapter_config.json"
     stated = read_json(config)
@@ -266,7 +273,7 @@ def train_reward_model(
         lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
         tokens = sum(map(len, chosen + rejected))
         loop.run(trainer, settings, lengths, progress=progress, tokens=tokens)
-        save_model(trainer.model, tokenizer, out / "model")
+        loop.save(trainer, out / "model", tokenizer)
         loop.report(trainer, out, counts)
 
 

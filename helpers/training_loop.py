@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import math
 import resource
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from torch.utils.data import Sampler
+from accelerate.data_loader import SeedableRandomSampler
 from transformers import PrinterCallback, TrainerCallback
 
-from . import processes
-from .errors import CourseError, DataError, SettingsError
-from .folders import read_json, write_json
+from . import checkpoints, processes, sharing
+from .errors import CourseError, DataError
+from .folders import write_json
 from .generation import generate
 from .models import count_parameters, pick_device, quiet, wants_bfloat16
+from .sharing import LengthGroups, share
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
     from .settings import Settings
 
@@ -38,7 +39,6 @@ MEASURED = ["loss", "grad_norm", "learning_rate"]
 MEASURED += [f"rewards/{what}" for what in ("chosen", "rejected", "margins", "accuracies")]
 MEASURED += ["logps/chosen", "logps/rejected", "entropy", "mean_token_accuracy", "accuracy", "margin"]
 MEASURED += ["generated_length", "eos_rate"]
-WHOLE = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")  # besides the weights
 
 
 def plan(
@@ -48,6 +48,7 @@ def plan(
 
     A step takes batch * accumulate rows, however many processes share them and however few are on a device at once.
     """
+    processes.refuse_alone("a training")
     per_device, accumulate = share(batch, accumulate, processes.count(), settings.rows_at_once)
     shared = {
         "output_dir": str(out / "checkpoints"),
@@ -67,29 +68,16 @@ def plan(
         "logging_strategy": "no",  # _Watch says when to log, evaluate and save
         "eval_strategy": "no",
         "save_strategy": "no",
-        "save_total_limit": 1,
+        "save_total_limit": 1 if processes.count() == 1 else None,  # several: see `checkpoints.finish`
         "disable_tqdm": True,
         "report_to": "none",
+        "log_level_replica": "error",  # of several processes the main one speaks
+        "ddp_find_unused_parameters": False,  # every trained weight has a part in every loss
     }
     with quiet():
-        return config(**(shared | more))
-
-
-def share(batch: int, accumulate: int, processes: int = 1, at_once: int = 0) -> tuple[int, int]:
-    """(rows on a device at once, batches summed before a step) that make up steps of batch * accumulate rows.
-
-    at_once: the most rows a device may hold (0: no limit). Raises SettingsError when the rows of a step cannot be
-    shared evenly by the processes.
-    """
-    rows, rest = divmod(batch * accumulate, processes)
-    if rest:
-        raise SettingsError(
-            f"a step of {batch * accumulate} rows cannot be shared evenly by {processes} processes: change the batch "
-            "size or the number of processes"
-        )
-    most = min(batch, rows, at_once or rows)
-    per_device = max(n for n in range(1, most + 1) if rows % n == 0)
-    return per_device, rows // per_device
+        made = config(**(shared | more))
+    made._n_gpu = min(made.n_gpu, 1)  # a process has one GPU; more of them take more processes: see `launch`
+    return made
 
 
 def dataset(rows: pd.DataFrame) -> Dataset:
@@ -141,34 +129,6 @@ def check_prompts(prompts: Sequence[str], tokenizer, ids: Sequence[Sequence[int]
         )
 
 
-class LengthGroups(Sampler[int]):
-    """Rows in random order, but with neighbours of like length in a batch, so that little is computed on padding.
-
-    The order depends on seed and epoch alone. (Transformers' group_by_length draws it from the global generator,
-    which a resumed training cannot rewind, and runs from long to short, which shows in every curve.)
-    """
-
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 10_000 + self.epoch)
-        rows = torch.randperm(len(self.lengths), generator=generator).tolist()
-        full = len(rows) // self.batch * self.batch  # an incomplete batch stays last
-        pool = 16 * self.batch
-        pools = [sorted(rows[i : min(i + pool, full)], key=self.lengths.__getitem__) for i in range(0, full, pool)]
-        near = [row for pool in pools for row in pool]
-        for batch in torch.randperm(full // self.batch, generator=generator).tolist():
-            yield from near[batch * self.batch : (batch + 1) * self.batch]
-        yield from rows[full:]
-
-
 class _Watch(TrainerCallback):
     """Says when to log, evaluate and save; answers held-out prompts; stops a training that went wrong."""
 
@@ -181,6 +141,8 @@ class _Watch(TrainerCallback):
         self.began = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **_) -> None:
+        if processes.index():
+            torch.manual_seed(args.seed + processes.index())  # dropout noise of its own
         if state.global_step == 0:
             self.trainer.evaluate()
 
@@ -207,8 +169,11 @@ class _Watch(TrainerCallback):
                 "reference is another model, or the policy already carries an adapter"
             )
 
+    def on_save(self, args, state, control, **_) -> None:
+        checkpoints.finish(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
     def on_evaluate(self, args, state, control, model=None, **_) -> None:
-        if self.prompts:
+        if self.prompts:  # in every process all of them: one batch, and nobody waits for another one's answers
             answers = generate(
                 (model, self.trainer.processing_class),
                 self.prompts,
@@ -226,23 +191,6 @@ def _marks(steps: int, parts: int) -> list[int]:
     return [math.ceil(steps * part / parts) for part in range(1, parts + 1)]
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint in a folder, or None. Ones that were being written or deleted are removed."""
-    whole = {}
-    for checkpoint in folder.glob("checkpoint-*"):
-        weights = [checkpoint / name for name in ("model.safetensors", "adapter_model.safetensors")]
-        step = read_json(checkpoint / WHOLE[0]).get("global_step")  # written last: {} when it is not whole
-        if (
-            step is not None
-            and all((checkpoint / name).exists() for name in WHOLE)
-            and any(w.exists() for w in weights)
-        ):
-            whole[step] = str(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
-    return whole[max(whole)] if whole else None
-
-
 def run(
     trainer,
     settings: Settings,
@@ -258,38 +206,59 @@ def run(
     `lengths` are the tokens of each row in the longest of its sequences, `tokens` those of all rows and sequences.
     """
     args = trainer.args
-    if settings.recipe == "recommended":  # the published one drew rows one by one
-        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        order = LengthGroups(lengths, batch, settings.seed)
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes.count()
+    order = SeedableRandomSampler(lengths, data_seed=settings.seed)  # the trainer's own, for the published recipe
+    if settings.recipe == "recommended":
+        order = LengthGroups(lengths, rows, settings.seed)
         trainer._get_train_sampler = lambda *_: order
+    if processes.count() > 1:
+        batch = args.per_device_eval_batch_size // 2  # see `plan`
+        sharing.share_steps(trainer, order, share(batch, rows // batch, 1, settings.rows_at_once)[0])
+        sharing.share_looks(trainer)
     trainer.remove_callback(PrinterCallback)
     watch = _Watch(trainer, settings, prompts, progress, starts_at_ln_2)
     trainer.add_callback(watch)
-    checkpoint = last_checkpoint(Path(args.output_dir))
+    checkpoint = checkpoints.last_checkpoint(Path(args.output_dir))
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
-    steps = trainer.state.global_step - (read_json(Path(checkpoint) / WHOLE[0])["global_step"] if checkpoint else 0)
+    steps = trainer.state.global_step - (checkpoints.step_of(Path(checkpoint)) if checkpoint else 0)
     seen = args.num_train_epochs * (sum(lengths) if tokens is None else tokens) * steps / trainer.state.max_steps
     timing = _timing(time.perf_counter() - start, watch.stepping, steps, seen)
-    write_json(Path(args.output_dir).parent / "timing.json", timing)
+    if processes.is_main():
+        write_json(Path(args.output_dir).parent / "timing.json", timing)
+
+
+def save(trainer, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    """Write what was trained, a model or an adapter, whole and from the main process, with its tokenizer if given."""
+    model, named = trainer.model, {}
+    if trainer.is_fsdp_enabled:  # each process holds a part of the weights: all of them help to put the whole together
+        whole = trainer.accelerator.get_state_dict(model)
+        tied = {copy: whole[name] for copy, name in model.all_tied_weights_keys.items() if copy in whole}
+        named = {"state_dict": whole | tied}
+    if processes.is_main():
+        with quiet():
+            model.save_pretrained(folder, **named)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder)
 
 
 def _timing(seconds: float, stepping: float, steps: int, tokens: float) -> dict[str, Any]:
     """What a training took since it began or went on. Apart from summary.json: equal trainings have equal summaries.
 
     `seconds` is everything, the rest without looks at held-out data and checkpoints. peak_memory_gb: what torch took on
-    a GPU, else the whole process.
+    a GPU, else the whole process; of several processes the main one.
     """
     on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
+    device = torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads"
     return {
         "seconds": round(seconds, 2),
         "steps": steps,
         "seconds_a_step": round(stepping / max(steps, 1), 4),
         "tokens_a_second": round(tokens / max(stepping, 1e-9), 1),
         "peak_memory_gb": round((torch.cuda.max_memory_allocated() if on_gpu else peak_memory()) / 1e9, 3),
-        "device": torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads",
+        "device": device if processes.count() == 1 else f"{processes.count()} x {device}",
     }
 
 
@@ -301,6 +270,8 @@ def peak_memory() -> int:
 
 def report(trainer, out: Path, counts: dict[str, Any]) -> None:
     """Write log.csv (one row a log event, split "train" or "heldout") and summary.json."""
+    if not processes.is_main():
+        return
     rows = []
     for event in trainer.state.log_history:
         split = "train" if "loss" in event else "heldout"

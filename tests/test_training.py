@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from helpers import losses, models, training
+from helpers import checkpoints, losses, models, training
 from helpers import training_loop as loop
 from helpers.errors import CourseError, DataError, SettingsError
 
@@ -225,15 +225,15 @@ def test_length_groups_is_an_order_of_all_rows_that_seed_and_epoch_decide():
 
 
 def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path):
-    assert loop.last_checkpoint(tmp_path / "none") is None
+    assert checkpoints.last_checkpoint(tmp_path / "none") is None
     for step in (5, 10, 15):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        for name in (*loop.WHOLE, "model.safetensors"):
+        for name in (*checkpoints.WHOLE, "model.safetensors"):
             (folder / name).write_text(json.dumps({"global_step": step}))
     (tmp_path / "checkpoint-15" / "trainer_state.json").write_text('{"global_step": 1')
     (tmp_path / "checkpoint-10" / "optimizer.pt").unlink()
-    assert loop.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    assert checkpoints.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .. import preferences
+from .. import preferences, processes
 from ..errors import StageError
 from ..metrics import LABELS
 from ..runs import Run
@@ -35,7 +35,7 @@ def base_policy(run: Run) -> Path | str:
         training.pretrain(tokenizer, list(texts), list(heldout["prompt"] + heldout["chosen"]), s, folder)
 
     uses = {name: getattr(s, name) for name in names} | {"vocabulary": LOCAL_VOCABULARY}
-    return run.stage("base", uses=uses, needs=[pairs_folder(run)], build=build) / "model"
+    return run.stage("base", uses=uses, needs=[pairs_folder(run)], build=build, together=True) / "model"
 
 
 def reward_model(run: Run) -> Path | str:
@@ -57,7 +57,7 @@ def reward_model(run: Run) -> Path | str:
 
     names = ("reward_epochs", "reward_learning_rate", "reward_pairs", "seed", "device")
     uses = {name: getattr(s, name) for name in names} | {"vocabulary": LOCAL_VOCABULARY}
-    return run.stage("reward_model", uses=uses, needs=[pairs_folder(run)], build=build) / "model"
+    return run.stage("reward_model", uses=uses, needs=[pairs_folder(run)], build=build, together=True) / "model"
 
 
 def policy(run: Run, name: str) -> Path | str:
@@ -93,7 +93,8 @@ def _trained(run: Run, name: str) -> Path:
 
         train, heldout = fit(data.train), fit(data.heldout)
         fitting = {"prompts_shortened": train.prompts_shortened, "rows_too_long": train.rows_dropped}
-        (folder / "fitting.json").write_text(json.dumps(fitting))
+        if processes.is_main():
+            (folder / "fitting.json").write_text(json.dumps(fitting))
         (training.train_sft if kind == "sft" else training.train_dpo)(start, train.pairs, heldout.pairs, s, folder)
 
     # These count only where they are set: what their defaults come to depends on the device, which counts already.
@@ -103,7 +104,7 @@ def _trained(run: Run, name: str) -> Path:
         if run.resolved.source[field] == "you"
     ]
     uses |= {field: getattr(s, field) for field in own + shared}
-    return run.stage(name, uses=uses, needs=[*needs, pairs_folder(run)], build=build)
+    return run.stage(name, uses=uses, needs=[*needs, pairs_folder(run)], build=build, together=True)
 
 
 def training_log(run: Run, name: str) -> pd.DataFrame:

@@ -1,0 +1,93 @@
+"""The trainings of a run without its notebooks, in one process or in several, on one machine or on many.
+
+    accelerate launch --config_file helpers/launch/ddp.yaml -m helpers train --profile paper
+
+ddp.yaml: every process holds the whole model and takes a part of each step's rows. fsdp.yaml: each holds a part of the
+model too. The results are those of one process within the error of floating-point sums, so that they go by the same
+fingerprints: `python -m helpers run` with the same settings finds the stages finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from .. import processes
+from ..course import without_defaults
+from ..errors import SettingsError
+from ..progress import Display
+from ..runs import Run, open_run
+from ..settings import Settings, resolve
+
+TRAININGS = ("base", "reward_model", "sft", "dpo", "sft_dpo")
+
+
+def train(given: dict[str, Any], only: Sequence[str] = ()) -> Run:
+    """Build the data of a run and its trainings, or `only` some of them; base and reward_model in profile local.
+
+    given: the parameters, checked before anything starts. Called by all processes alike; the main one prints.
+    Raises SettingsError or DataError, one line, for what cannot be trained or shared.
+    """
+    given = without_defaults(given)
+    settings = resolve(**given).settings
+    steps = _steps(settings, only)
+    _check_shares(settings)
+    from ..models import pick_device
+
+    processes.join(cpu=pick_device(settings.device) != "cuda")
+    with _main_speaks():
+        run = open_run(**given)
+        print()
+        with Display(list(steps)) as display:
+            for name, build in steps.items():
+                with display.working(name):
+                    build(run)
+    processes.leave()
+    return run
+
+
+def _steps(settings: Settings, only: Sequence[str]) -> dict[str, Callable[[Run], Any]]:
+    """What to build, in order, by name."""
+    from .. import stages
+
+    wanted = [name for text in only for name in text.split(",")]
+    if unknown := [name for name in wanted if name not in TRAININGS]:
+        raise SettingsError(f"no training is called {unknown[0]!r}: choose {', '.join(TRAININGS)}")
+    elsewhere = [
+        name for name, own in (("base", "policy"), ("reward_model", "reward_model")) if not _trained(settings, own)
+    ]
+    if idle := [name for name in wanted if name in elsewhere]:
+        raise SettingsError(f"{idle[0]} is not trained here but taken as it is: only profile local trains its own")
+    chosen = [name for name in TRAININGS if (name in wanted if wanted else name not in elsewhere)]
+    own = {"reward_model": stages.reward_model}
+    return {"pairs": stages.pairs} | {name: own.get(name) or partial(_policy, name=name) for name in chosen}
+
+
+def _trained(settings: Settings, model: str) -> bool:
+    return settings.profile == "local" and getattr(settings, model) is None
+
+
+def _policy(run: Run, name: str) -> None:
+    from .. import stages
+
+    stages.policy(run, name)
+
+
+def _check_shares(settings: Settings) -> None:
+    """Raise SettingsError when the processes cannot share the rows of a step evenly."""
+    from ..sharing import share
+
+    for batch in (settings.sft_batch_size, settings.dpo_batch_size):
+        share(batch, settings.gradient_accumulation, processes.count(), settings.rows_at_once)
+
+
+@contextlib.contextmanager
+def _main_speaks() -> Iterator[None]:
+    """Let the main process alone print."""
+    with contextlib.ExitStack() as stack:
+        if not processes.is_main():
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        yield
