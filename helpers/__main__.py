@@ -73,7 +73,7 @@ def train(
     seed: Annotated[str | None, typer.Option(help="a whole number")] = None,
     dataset: Annotated[str | None, typer.Option(help="a folder in HH-RLHF's layout, or a hub id")] = None,
     name: Annotated[str | None, typer.Option("--run", help="name of the run folder in results/")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="some models: base, sft, dpo, sft_dpo")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="some models: base, reward_model, sft, dpo, sft_dpo")] = None,
     parameter: Annotated[list[str] | None, typer.Option("-p", help="any setting: -p name=value")] = None,
 ) -> None:
     """Train the models of a run without its notebooks; `accelerate launch` does it with several processes (GPUs)."""
