@@ -86,8 +86,8 @@ class Dealt(Sampler[Piece]):
     """The pieces of this process, in the order of the rows: a step of all processes takes the rows of one process's.
 
     order gives the rows of an epoch; per_device and accumulate are `share`'s. whole: the rows in a batch of a process
-    that trains by itself: in the last, incomplete step of an epoch the loss stays the mean of the means over those. (The
-    log's other measures are means over the rows of such a step, which differs where batches are summed.)
+    that trains by itself: in the last, incomplete step of an epoch the loss stays the mean of their means. (The log's
+    other measures are means over the rows of such a step, which differs where batches are summed.)
     """
 
     def __init__(self, order: Sampler[int], per_device: int, accumulate: int, whole: int) -> None:
