@@ -1,42 +1,42 @@
-"""The command line of the course: python -m helpers run | report | refresh | sweep | cache | doctor."""
+"""The command line of the course: python -m helpers run | train | plan | rehearse | report | sweep | cache | doctor."""
 
 from __future__ import annotations
 
 import os
-import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 from rich.table import Table
 
-from helpers import course, folders, processes
-from helpers.errors import CourseError, DataError, SettingsError
-from helpers.execution import NotebookFailed
+from helpers import console, course, folders, processes
+from helpers.console import explained, near, out
+from helpers.errors import DataError, SettingsError
 from helpers.progress import Display
-from helpers.settings import ROOT, Settings, resolve, results_root
+from helpers.settings import ROOT, resolve, results_root
 
-START = Path.cwd()  # where the command was typed; notebooks run in the project root
-PLACES = ("dataset", "policy", "reward_model", "outside_labels")  # settings that may be a path
+if TYPE_CHECKING:
+    from helpers.runs import Run
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Preference alignment, end to end."
 )
 cache = typer.Typer(no_args_is_help=True, help="The embedded data and models in data_cache/.")
 app.add_typer(cache, name="cache")
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+Profile = Annotated[str | None, typer.Option(help="smoke, mini, local or paper")]
+Recipe = Annotated[str | None, typer.Option(help="recommended or published")]
+Seed = Annotated[str | None, typer.Option(help="a whole number")]
+Dataset = Annotated[str | None, typer.Option(help="a folder in HH-RLHF's layout, or a hub id")]
+Name = Annotated[str | None, typer.Option("--run", help="name of the run folder in results/")]
+Parameter = Annotated[list[str] | None, typer.Option("-p", help="any setting: -p name=value")]
 
 
 @app.callback()
 def one_process(context: typer.Context) -> None:
     """Preference alignment, end to end."""
     if processes.count() > 1 and context.invoked_subcommand != "train":
-        with _explained(), processes.one_voice():
+        with explained(), processes.one_voice():
             raise SettingsError("several processes can share the trainings only: give accelerate `-m helpers train`")
 
 
@@ -45,74 +45,44 @@ def one_process(context: typer.Context) -> None:
 
 @app.command()
 def run(
-    profile: Annotated[str | None, typer.Option(help="smoke, mini, local or paper")] = None,
-    recipe: Annotated[str | None, typer.Option(help="recommended or published")] = None,
-    seed: Annotated[str | None, typer.Option(help="a whole number")] = None,
-    dataset: Annotated[str | None, typer.Option(help="a folder in HH-RLHF's layout, or a hub id")] = None,
-    name: Annotated[str | None, typer.Option("--run", help="name of the run folder in results/")] = None,
+    profile: Profile = None,
+    recipe: Recipe = None,
+    seed: Seed = None,
+    dataset: Dataset = None,
+    name: Name = None,
     only: Annotated[list[str] | None, typer.Option(help="some notebooks: 05 or 05_dpo")] = None,
     force: Annotated[bool, typer.Option(help="execute notebooks again that are up to date")] = False,
-    parameter: Annotated[list[str] | None, typer.Option("-p", help="any setting: -p name=value")] = None,
+    parameter: Parameter = None,
 ) -> None:
     """Execute the notebooks in order; write metrics.json and report.html. What is up to date is not done again."""
     options = {"profile": profile, "recipe": recipe, "seed": seed, "dataset": dataset, "run": name}
-    with _explained():
-        pairs = [f"{key}={value}" for key, value in options.items() if value is not None] + (parameter or [])
-        given = _parameters(pairs)
+    with explained():
+        given = console.parameters(options, parameter)
         os.chdir(ROOT)
         done = course.run_course(given, only or (), force)
     metrics, report = done.folder / "metrics.json", done.folder / "report.html"
     if not only:
-        out.print("", _four_models(folders.read_json(metrics)), "", f"{_near(metrics)}\n{_near(report)}", markup=False)
+        out.print("", _four_models(folders.read_json(metrics)), "", f"{near(metrics)}\n{near(report)}", markup=False)
 
 
 @app.command()
 def train(
-    profile: Annotated[str | None, typer.Option(help="smoke, mini, local or paper")] = None,
-    recipe: Annotated[str | None, typer.Option(help="recommended or published")] = None,
-    seed: Annotated[str | None, typer.Option(help="a whole number")] = None,
-    dataset: Annotated[str | None, typer.Option(help="a folder in HH-RLHF's layout, or a hub id")] = None,
-    name: Annotated[str | None, typer.Option("--run", help="name of the run folder in results/")] = None,
+    profile: Profile = None,
+    recipe: Recipe = None,
+    seed: Seed = None,
+    dataset: Dataset = None,
+    name: Name = None,
     only: Annotated[list[str] | None, typer.Option(help="some models: base, reward_model, sft, dpo, sft_dpo")] = None,
-    parameter: Annotated[list[str] | None, typer.Option("-p", help="any setting: -p name=value")] = None,
+    parameter: Parameter = None,
 ) -> None:
     """Train the models of a run without its notebooks; `accelerate launch` does it with several processes (GPUs)."""
     options = {"profile": profile, "recipe": recipe, "seed": seed, "dataset": dataset, "run": name}
-    with _explained(), processes.one_voice():
+    with explained(), processes.one_voice():
         from helpers import launch
 
-        pairs = [f"{key}={value}" for key, value in options.items() if value is not None] + (parameter or [])
-        given = _parameters(pairs)
+        given = console.parameters(options, parameter)
         os.chdir(ROOT)
         launch.train(given, only or ())
-
-
-def _parameters(pairs: list[str]) -> dict[str, Any]:
-    """["beta=5e-2", ...] as typed values. A value that does not fit stays text, so that `resolve` can explain it."""
-    given: dict[str, Any] = {}
-    for pair in pairs:
-        key, sign, text = pair.partition("=")
-        if not sign or not key:
-            raise SettingsError(f"{pair!r} is not a parameter: write -p name=value, such as -p beta=0.3")
-        value = _typed(key, text)
-        if given.setdefault(key, value) != value:
-            raise SettingsError(f"{key} is given twice, as {given[key]!r} and as {value!r}: give it once")
-    return given
-
-
-def _typed(name: str, text: str) -> Any:
-    """The value that `text` stands for in the setting `name`: here 5e-5 is a number and true is True."""
-    field = Settings.model_fields.get(name)
-    if field is None:
-        return text
-    if text.lower() in {"none", "null"}:
-        return None
-    if name in PLACES and (place := Path(text).expanduser()).exists():
-        return os.path.relpath(place.resolve(), ROOT)
-    try:
-        return TypeAdapter(field.annotation).validate_strings(text)
-    except ValidationError:
-        return text
 
 
 def _four_models(metrics: dict[str, Any]) -> Table:
@@ -129,6 +99,71 @@ def _four_models(metrics: dict[str, Any]) -> Table:
     return table
 
 
+# ---------------------------------------------------------------------------------------- before a long run
+
+
+@app.command()
+def plan(
+    profile: Profile = "paper",
+    recipe: Recipe = None,
+    dataset: Dataset = None,
+    gpu: Annotated[str | None, typer.Option(help="a card, T4 or A100-80GB, or its memory, 16GB; else this one")] = None,
+    name: Annotated[str | None, typer.Option("--run", help="a run that is there: planned and measured")] = None,
+    parameter: Parameter = None,
+) -> None:
+    """Say what a run will take on a device: memory, time, disk, download, and what to change for it to fit."""
+    with explained():
+        from helpers.planning import compare, rates, shown
+        from helpers.planning import plan as planning
+
+        if name is not None:
+            out.print(shown.compared_table(compare.side_by_side(_opened(name))), markup=False)
+            return
+        given = console.parameters({"profile": profile, "recipe": recipe, "dataset": dataset}, parameter)
+        settings = resolve(**given).settings
+        found = planning.plan(settings, rates.device_called(gpu) if gpu else rates.this_device(settings.device))
+        out.print(shown.plan_table(found, settings), markup=False)
+        out.print(*shown.remarks(found), sep="\n", markup=False, soft_wrap=True)
+        if not gpu and settings.profile == "paper":
+            out.print("", shown.cards_table(planning.across_cards(settings)), markup=False)
+        if not found.fits:
+            raise DataError(
+                f"this does not fit into {found.device.name}: lower sft_max_length, dpo_max_length or lora_rank, or "
+                "take a larger card"
+            )
+
+
+@app.command()
+def rehearse(
+    folder: Annotated[Path | None, typer.Option("--out", help="where to (default: results/rehearsal)")] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="a folder with OPT's vocab.json and merges.txt")] = None,
+    pairs: Annotated[int, typer.Option(min=100, help="training pairs of the dialogues that are made")] = 2000,
+    steps: Annotated[int, typer.Option(min=1, help="of each training; 30 or more where speed is to be measured")] = 3,
+    recipe: Recipe = None,
+    record: Annotated[bool, typer.Option(help="keep the rates in benchmarks/ too, for everybody's plans")] = False,
+    parameter: Parameter = None,
+) -> None:
+    """Prove profile paper here without the hub: its sizes, random weights, a few steps of every stage; measure them."""
+    with explained():
+        from helpers import rehearsal
+        from helpers.planning import shown
+
+        place = (console.START / (folder or results_root() / "rehearsal").expanduser()).resolve()
+        os.chdir(ROOT)
+        given = console.parameters({"recipe": recipe}, parameter)
+        with Display(["folders", *rehearsal.STAGES]) as display:
+            with display.working("folders"):
+                source = vocabulary and (console.START / vocabulary.expanduser()).resolve()
+                given = rehearsal.settings_of(rehearsal.write_folders(place, pairs, source), steps, given)
+            done = []
+            for stage in rehearsal.STAGES:
+                with display.working(stage):
+                    done += rehearsal.rehearse(place, given, [stage])
+        found = rehearsal.summarise(given, done, record)
+        out.print("", shown.rehearsal_table(found.rows), "", sep="\n", markup=False)
+        out.print(*found.sentences, sep="\n", markup=False, soft_wrap=True)
+
+
 # --------------------------------------------------------------------------------------- the other commands
 
 
@@ -141,27 +176,33 @@ def report(
     ] = None,
 ) -> None:
     """Write report.html of a run again."""
+    with explained():
+        run = _opened(name)
+        artefacts = paper_artefacts and (console.START / paper_artefacts.expanduser()).resolve()
+        out.print(near(course.write_report(run, artefacts)), markup=False)
+
+
+def _opened(name: str) -> Run:
+    """A run that is there, opened with its own settings. Raises DataError for a name that is none."""
     from helpers.runs import open_run
 
-    with _explained():
-        record = folders.read_json(results_root() / name / "run.json")
-        if not record:
-            there = ", ".join(sorted(path.parent.name for path in results_root().glob("*/run.json"))) or "none yet"
-            raise DataError(f"results/{name} is not a run folder; runs: {there}")
-        os.chdir(ROOT)
-        given = {key: record["settings"][key] for key, origin in record["sources"].items() if origin == "you"}
-        if resolve(**given).run_name != name:
-            given["run"] = name
-        artefacts = paper_artefacts and (START / paper_artefacts.expanduser()).resolve()
-        out.print(_near(course.write_report(open_run(**given), artefacts)), markup=False)
+    record = folders.read_json(results_root() / name / "run.json")
+    if not record:
+        there = ", ".join(sorted(path.parent.name for path in results_root().glob("*/run.json"))) or "none yet"
+        raise DataError(f"results/{name} is not a run folder; runs: {there}")
+    os.chdir(ROOT)
+    given = {key: record["settings"][key] for key, origin in record["sources"].items() if origin == "you"}
+    if resolve(**given).run_name != name:
+        given["run"] = name
+    return open_run(**given)
 
 
 @app.command()
 def refresh() -> None:
     """Save the outputs of the reference run (profile mini) in notebooks/; refuses if that run is not up to date."""
-    with _explained():
+    with explained():
         changed = course.refresh()
-    out.print("\n".join(map(_near, changed)) or "the notebooks hold these outputs already", markup=False)
+    out.print("\n".join(map(near, changed)) or "the notebooks hold these outputs already", markup=False)
 
 
 @app.command()
@@ -169,7 +210,7 @@ def doctor() -> None:
     """Say what this machine can run and what is missing. Needs no network and changes nothing."""
     from helpers.doctor import examine
 
-    with _explained():
+    with explained():
         raise typer.Exit(0 if examine(out) else 1)
 
 
@@ -183,7 +224,7 @@ def sweep(
     ask: Annotated[list[str] | None, typer.Option(help="what a job needs: --ask slurm_partition=gpu")] = None,
 ) -> None:
     """Do an experiment of many trainings (hours) and keep its table in data_cache/experiments/. Stopped ones go on."""
-    with _explained():
+    with explained():
         from helpers import experiments
 
         if name is None:
@@ -201,13 +242,13 @@ def sweep(
             for done in experiments.run(name, workers, cluster, ask or ()):
                 display.done(done, "done")
         card()  # it states sizes and the table of seeds
-        out.print(_near(experiments.TABLES / f"{name}.csv.gz"), markup=False)
+        out.print(near(experiments.TABLES / f"{name}.csv.gz"), markup=False)
 
 
 @cache.command()
 def build() -> None:
     """Make data_cache/ again from its seeds: the dialogues, the small policy and the small reward model."""
-    with _explained():
+    with explained():
         from helpers import cache as data_cache
 
         data_cache.build()
@@ -216,7 +257,7 @@ def build() -> None:
 @cache.command()
 def verify() -> None:
     """Check every file of data_cache/ against its manifest."""
-    with _explained():
+    with explained():
         from helpers import cache as data_cache
 
         data_cache.verify()
@@ -226,46 +267,10 @@ def verify() -> None:
 @cache.command()
 def card() -> None:
     """Write data_cache/README.md, the card of the embedded world, from its files."""
-    with _explained():
+    with explained():
         from helpers import card as world_card
 
-        out.print(_near(world_card.write()), markup=False)
-
-
-# --------------------------------------------------------------------------------------------------- errors
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors as one red line. Exit code 2: mend the parameters or the data; 1: it stopped while working."""
-    try:
-        yield
-    except NotebookFailed as error:
-        _red(str(error))
-        if error.copy:
-            err.print(f"what had run: {_near(error.copy)}", markup=False, soft_wrap=True)
-        err.print(f"finished work is kept; to go on: {_resume()}", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except CourseError as error:
-        _red(str(error))
-        raise typer.Exit(2 if isinstance(error, SettingsError | DataError) else 1) from None
-    except KeyboardInterrupt:
-        err.print(f"\nstopped; finished work is kept; to go on: {_resume()}", markup=False, soft_wrap=True)
-        raise typer.Exit(130) from None
-
-
-def _red(line: str) -> None:
-    err.print(line, style="red", markup=False, soft_wrap=True)
-
-
-def _resume() -> str:
-    """The command that was typed, without --force, which would start from the beginning."""
-    return "python -m helpers " + shlex.join(word for word in sys.argv[1:] if word != "--force")
-
-
-def _near(path: Path) -> str:
-    """A path as seen from where the command was typed, if that is shorter."""
-    return min(str(path), os.path.relpath(path, START), key=len)
+        out.print(near(world_card.write()), markup=False)
 
 
 if __name__ == "__main__":

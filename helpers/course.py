@@ -24,7 +24,10 @@ NOTEBOOKS = ROOT / "notebooks"
 LEDGER = "notebooks/course.json"
 RESULTS = "metrics and report"  # the last step of a whole run
 # Code that decides how the course is run and shown, not what a notebook computes.
-NOT_INSIDE_NOTEBOOKS = {"card.py", "card.md.j2", "course.py", "execution.py", "progress.py", "doctor.py", "__main__.py"}
+NOT_INSIDE_NOTEBOOKS = {
+    *("card.py", "card.md.j2", "console.py", "course.py", "doctor.py", "execution.py", "progress.py", "rehearsal.py"),
+    "__main__.py",
+}
 SWITCHES = ("profile", "recipe", "seed", "device")
 
 
@@ -173,6 +176,7 @@ def write_report(run: Run, paper_artefacts: Path | None = None) -> Path:
     paper_artefacts: a clone of the authors' repository, from which the paper's scores are read; else embedded ones.
     """
     from helpers import evidence, report, stages
+    from helpers.planning.compare import side_by_side
 
     paper = evidence.gather(paper_artefacts)  # first: it tells at once when the folder is wrong
     return report.write_report(
@@ -183,6 +187,7 @@ def write_report(run: Run, paper_artefacts: Path | None = None) -> Path:
         logs={name: stages.training_log(run, name) for name in stages.STARTS_FROM},
         versions=folders.versions(),
         truth=stages.truth(run),
+        costs=side_by_side(run),
         paper=paper,
     )
 

@@ -82,7 +82,7 @@ def look() -> tuple[Machine, str]:
     existing = next(place for place in (root, *root.parents) if place.exists())
     machine = Machine(
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory=_memory() / GB,
+        memory=memory() / GB,
         disk=shutil.disk_usage(existing).free / GB,
         gpu=gpu / GB,
         gpu_name=gpu_name,
@@ -110,7 +110,7 @@ def compare_with_lock(pyproject: str, lock: str) -> tuple[list[str], list[str]]:
     return missing, differing
 
 
-def _memory() -> int:
+def memory() -> int:
     """Memory in bytes that this process may use: the machine's, or less inside a container."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")

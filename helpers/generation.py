@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
 
 from .errors import SettingsError
 from .models import load_policy, load_tokenizer, quiet
@@ -36,16 +36,7 @@ def generate(
     model, tokenizer = (
         policy if isinstance(policy, tuple) else (load_policy(policy, device=device), load_tokenizer(policy))
     )
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=sample_seed is not None,
-        top_k=0,  # the library's default would cut the tail of the distribution
-        num_beams=1,
-        use_cache=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    answer = _likeliest if sample_seed is None else _sampled
     room = model.config.max_position_embeddings - max_new_tokens
     if room < 2:
         raise SettingsError(f"max_new_tokens = {max_new_tokens} leaves no room for a prompt: lower it")
@@ -61,9 +52,9 @@ def generate(
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = _left_pad([ids[i] for i in rows], tokenizer.pad_token_id, model.device)
-            with quiet(), torch.inference_mode():
-                output = model.generate(**batch, generation_config=settings)
-            for row, new in zip(rows, output[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+            with torch.inference_mode():
+                found = answer(model, tokenizer, batch, max_new_tokens)
+            for row, new in zip(rows, found, strict=True):
                 answers[row] = _read(new, tokenizer)
             if progress:
                 progress(start + len(rows), len(order))
@@ -86,6 +77,45 @@ def _left_pad(rows: list[list[int]], pad: int, device) -> dict[str, torch.Tensor
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def _likeliest(model, tokenizer, batch: dict[str, torch.Tensor], most: int) -> list[list[int]]:
+    """The likeliest next token of every row, again and again: what ``model.generate`` gives, but a row that said EOS
+    leaves the batch, so that nothing is computed for it any more."""
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    found: list[list[int]] = [[] for _ in ids]
+    going = list(range(len(found)))
+    cache = DynamicCache(config=model.config)
+    for _ in range(most):
+        output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        ids = output.logits[:, -1].argmax(dim=-1, keepdim=True)
+        for row, token in zip(going, ids[:, 0].tolist(), strict=True):
+            found[row].append(token)
+        stay = [i for i, row in enumerate(going) if found[row][-1] != tokenizer.eos_token_id]
+        if not stay:
+            break
+        if len(stay) < len(going):
+            going = [going[i] for i in stay]
+            kept = torch.tensor(stay, device=ids.device)
+            ids, mask = ids[kept], mask[kept]
+            cache.batch_select_indices(kept)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return found
+
+
+def _sampled(model, tokenizer, batch: dict[str, torch.Tensor], most: int) -> list[list[int]]:
+    settings = GenerationConfig(
+        max_new_tokens=most,
+        do_sample=True,
+        top_k=0,  # the library's default would cut the tail of the distribution
+        use_cache=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with quiet():
+        output = model.generate(**batch, generation_config=settings)
+    return output[:, batch["input_ids"].shape[1] :].tolist()
 
 
 def _read(new: list[int], tokenizer) -> tuple[str, int, bool]:

@@ -20,14 +20,16 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 from . import folders, synthetic
 from .errors import DataError
 from .planning import lengths, rates, shapes
+from .planning import plan as planning
 from .planning.plan import precision_on
-from .planning.units import GB
+from .planning.units import GB, duration
 from .runs import Run
-from .settings import DATA_CACHE, Settings, resolve
+from .settings import DATA_CACHE, Settings, resolve, results_root
 
 POLICY, JUDGE, DATASET, RESULTS = "opt-350m", "reward-model", "hh-rlhf", "results"
 SPECIAL = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
@@ -169,16 +171,16 @@ def settings_of(places: dict[str, str], steps: int, given: dict[str, Any]) -> di
 
 def rehearse(out: Path, given: dict[str, Any], stages: Sequence[str] = STAGES) -> Iterator[Rehearsed]:
     """Run stages of profile paper with the settings `given`, each in a fresh process; yield each one as it ends."""
-    os.environ["COURSE_RESULTS"] = str((out / RESULTS).resolve())
+    here = {"COURSE_RESULTS": str((out / RESULTS).resolve())}
     for name in stages:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
+        with mock.patch.dict(os.environ, here), multiprocessing.get_context("spawn").Pool(1) as pool:
             yield pool.apply(_stage, (name, given))
 
 
 def _stage(name: str, given: dict[str, Any]) -> Rehearsed:
     from . import stages
     from .runs import open_run
-    from .training_loop import peak_memory
+    from .stopwatch import peak_memory
 
     with contextlib.redirect_stdout(io.StringIO()):
         run = open_run(**given)
@@ -194,7 +196,7 @@ def _stage(name: str, given: dict[str, Any]) -> Rehearsed:
         counted = _scoring(run)
     else:
         stages.policy(run, name)
-        counted = stages.training_timing(run, name)
+        counted = stages.training_timing(run, name) | {"tokens_max": stages.training_summary(run, name)["tokens_max"]}
     memory = counted.get("peak_memory_gb", peak_memory() / GB) * GB
     return Rehearsed(name, time.perf_counter() - start, memory, counted)
 
@@ -229,6 +231,53 @@ def _scoring(run: Run) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------------ what it shows
+
+
+class Summary(NamedTuple):
+    """A rehearsal as it is told: one row a training, and sentences about the whole."""
+
+    rows: list[dict[str, Any]]
+    sentences: list[str]
+
+
+def summarise(given: dict[str, Any], rehearsed: Sequence[Rehearsed], record: bool) -> Summary:
+    """Speed and memory of each training beside what was planned, and what the whole would take on this device.
+
+    The rates that were found are kept in results/rates.json, with `record` in benchmarks/ too, for later plans.
+    """
+    settings = resolve(**given).settings
+    device, found = rates.this_device(settings.device), records(settings, rehearsed)
+    for path in [results_root() / rates.RATES.name] + [rates.RATES] * record:
+        rates.enter(found, path)
+    best = {one["precision"]: one["flops_a_second"] for one in found if one["kind"] == "matrix"}
+    precision, policy = precision_on(settings, device), shapes.shape_of(given["policy"])
+    trained = {one.name: one for one in rehearsed if one.name in ("sft", "dpo", "sft_dpo")}
+    longest = {name: one.counted["tokens_max"] for name, one in trained.items()}
+    planned = {stage.name: stage for stage in planning.plan(settings, device, longest=longest).stages}
+    rows = []
+    for name, one in trained.items():
+        speed = flops_a_second(settings, "sft" if name == "sft" else "dpo", policy, one.counted)
+        rows.append(
+            {
+                "stage": name,
+                "rows_at_once": planned[name].rows_at_once,
+                "memory_planned": planned[name].memory + (0 if device.gpu else rates.PROCESS),
+                "memory_measured": one.memory,
+                "flops_a_second": speed,
+                "share": speed / best[precision],
+                **{what: one.counted[what] for what in ("steps", "seconds_a_step", "tokens_a_second")},
+            }
+        )
+    whole = planning.plan(resolve(profile="paper", recipe=settings.recipe, device=settings.device).settings, device)
+    parts = ", ".join(f"{stage.name} {duration(stage.seconds)}" for stage in whole.stages)
+    rates_here = ", ".join(f"{speed / 1e12:.3g} TFLOP/s in {what}" for what, speed in best.items())
+    return Summary(
+        rows,
+        [
+            f"{device.name}: matrix products {rates_here}",
+            f"the whole of profile paper would take {duration(whole.seconds)} here: {parts}",
+        ],
+    )
 
 
 def records(settings: Settings, rehearsed: Sequence[Rehearsed]) -> list[dict[str, Any]]:

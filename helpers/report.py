@@ -18,6 +18,7 @@ from . import folders, plots
 from .claims import LEVEL
 from .metrics import METRIC_NAMES, METRICS, Comparison, Evaluation, Rate, label
 from .pictures import number
+from .planning.units import duration, size
 from .published import table1
 
 TEMPLATES = Path(__file__).parent
@@ -84,6 +85,7 @@ def build_report(
     paper: Mapping[str, Any],
     truth: Mapping[str, Mapping[str, Rate]] | None = None,
     published: pd.DataFrame | None = None,
+    costs: pd.DataFrame | None = None,
     name: str | None = None,
 ) -> str:
     """The page as HTML text.
@@ -91,6 +93,7 @@ def build_report(
     settings_table: columns setting, value, from, meaning (Resolved.table()). scores: model -> scores frame.
     logs: trained model -> training log. versions: package -> version. truth: model -> "hmr" and "hpr" by the embedded
     world's oracle, None on real dialogues. published: table1() unless given. paper: `evidence.gather(...)`.
+    costs: `planning.compare.side_by_side(run)`, what each training was planned to take and took.
     name: the run's name, its profile unless given. The same inputs give the same bytes.
     """
     published = table1() if published is None else published
@@ -122,6 +125,9 @@ def build_report(
         unseen=unseen(evaluation, truth) if truth else [],
         figures={key: Drawing.of(figure) for key, figure in _figures(evaluation, scores, published).items()},
         training=[_training(model, log) for model, log in logs.items()],
+        costs=[] if costs is None else costs.to_dict("records"),
+        size=size,
+        duration=duration,
         settings_rows=_settings_rows(settings_table),
         versions={package: version for package, version in versions.items() if version},
         command=command(settings_table),

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from . import processes
+from . import processes, reference
 from . import training_loop as loop
 from .errors import CourseError
 from .folders import read_json, write_json
@@ -26,6 +27,7 @@ from .models import (
     merge_adapter,
     new_policy,
     quiet,
+    wants_bfloat16,
 )
 from .optimizers import muon
 from .scoring import encode_pairs
@@ -108,6 +110,9 @@ def train_sft(
     """
     from trl import SFTConfig, SFTTrainer
 
+    data = [loop.dataset(_sft_rows(rows, settings.completion_only)) for rows in (train, heldout)]
+    tokenizer = load_tokenizer(policy)
+    model = load_policy(policy, dropout=settings.dropout, device="cpu")
     plan = loop.plan(
         SFTConfig,
         settings,
@@ -116,11 +121,9 @@ def train_sft(
         rate=settings.sft_learning_rate,
         batch=settings.sft_batch_size,
         accumulate=settings.gradient_accumulation,
+        fitting=loop.fits(settings, "sft", model),
         max_length=settings.sft_max_length,
     )
-    data = [loop.dataset(_sft_rows(rows, settings.completion_only)) for rows in (train, heldout)]
-    tokenizer = load_tokenizer(policy)
-    model = load_policy(policy, dropout=settings.dropout, device="cpu")
     set_seed(settings.seed)
     with quiet():
         trainer = SFTTrainer(model, plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer)
@@ -146,30 +149,64 @@ def train_dpo(
     settings: Settings,
     out: Path,
     *,
+    known: reference.Reference | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Direct preference optimisation of a LoRA adapter; the reference model is the policy with the adapter off.
 
     Also writes out/adapter. With settings.explicit_prompt the prompt column is used, else TRL takes for the prompt
-    what both dialogues begin with, character by character, as in the paper's code. With settings.dpo_reference "none"
-    the loss is the one that the paper prints. Where there is a reference and no dropout the first loss must be ln 2:
-    CourseError, with the known causes, when it is not.
+    what both dialogues begin with, character by character, as in the paper's code. With settings.dpo_reference
+    "precomputed" the reference's log-probabilities are `known` (what `reference_of` gave; None: it is asked now), with
+    "none" the loss is the one that the paper prints. Where there is a reference and no dropout the first loss must be
+    ln 2: CourseError, with the known causes, when it is not.
     """
+    with quiet():
+        trainer = _dpo_trainer(policy, train, heldout, settings, out)
+        tokenizer = trainer.processing_class
+        if settings.dpo_reference == "precomputed":
+            reference.give(trainer, known or reference.compute(trainer))
+            for _ in reference.SPLITS:  # TRL's own way drew these: with dropout the next numbers decide the noise
+                torch.empty((), dtype=torch.int64).random_()
+        elif settings.dpo_reference == "none":
+            reference.give(trainer, None)
+        prompts, *sides = (list(trainer.train_dataset[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
+        chosen, rejected = ([p + c for p, c in zip(prompts, side, strict=True)] for side in sides)
+        counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.eos_token_id, "EOS")
+        if settings.explicit_prompt:
+            loop.check_prompts(trainer.train_dataset["prompt"], tokenizer, prompts)
+        lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
+        exact = settings.dropout == 0 and settings.lora_dropout == 0 and settings.dpo_reference != "none"
+        # A bfloat16 product depends on the other rows of its batch, and a kept reference comes from other batches.
+        near = 0.02 if settings.dpo_reference == "precomputed" and wants_bfloat16(settings) else 1e-4
+        loop.run(
+            trainer,
+            settings,
+            lengths,
+            prompts=heldout["prompt"],
+            starts_at_ln_2=near if exact else 0.0,
+            progress=progress,
+            sequences=[*map(len, chosen + rejected)],
+        )
+        loop.save(trainer, out / "adapter")
+        if processes.is_main():
+            _tidy_adapter(out / "adapter")
+            merge_adapter(policy, out / "adapter", out / "model")
+        loop.report(trainer, out, counts)
+
+
+def reference_of(
+    policy: Path | str, train: pd.DataFrame, heldout: pd.DataFrame, settings: Settings, out: Path
+) -> reference.Reference:
+    """The log-probabilities that `train_dpo` takes as `known`, for the same rows and settings. `out`: as there."""
+    with quiet():
+        return reference.compute(_dpo_trainer(policy, train, heldout, settings, out))
+
+
+def _dpo_trainer(policy: Path | str, train: pd.DataFrame, heldout: pd.DataFrame, settings: Settings, out: Path):
+    """TRL's trainer with a fresh adapter, its rows prepared and numbered."""
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    plan = loop.plan(
-        DPOConfig,
-        settings,
-        out,
-        epochs=settings.dpo_epochs,
-        rate=settings.dpo_learning_rate,
-        batch=settings.dpo_batch_size,
-        accumulate=settings.gradient_accumulation,
-        max_length=settings.dpo_max_length,
-        beta=settings.beta,
-        precompute_ref_log_probs=settings.dpo_reference == "precomputed",
-    )
     lora = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
@@ -180,44 +217,22 @@ def train_dpo(
     data = [loop.dataset(_dpo_rows(rows, settings.explicit_prompt)) for rows in (train, heldout)]
     tokenizer = load_tokenizer(policy)
     model = load_policy(policy, dropout=settings.dropout, device="cpu")
+    plan = loop.plan(
+        DPOConfig,
+        settings,
+        out,
+        epochs=settings.dpo_epochs,
+        rate=settings.dpo_learning_rate,
+        batch=settings.dpo_batch_size,
+        accumulate=settings.gradient_accumulation,
+        fitting=loop.fits(settings, "dpo", model),
+        max_length=settings.dpo_max_length,
+        beta=settings.beta,
+    )
     set_seed(settings.seed)  # the adapter's first weights are drawn before TRL seeds anything
-    with quiet():
-        trainer = DPOTrainer(
-            model, args=plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer, peft_config=lora
-        )
-        if settings.dpo_reference == "none":
-            _forget_reference(trainer)
-        prompts, *sides = (list(trainer.train_dataset[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
-        chosen, rejected = ([p + c for p, c in zip(prompts, side, strict=True)] for side in sides)
-        counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.eos_token_id, "EOS")
-        if settings.explicit_prompt:
-            loop.check_prompts(trainer.train_dataset["prompt"], tokenizer, prompts)
-        lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
-        exact = settings.dropout == 0 and settings.lora_dropout == 0 and settings.dpo_reference != "none"
-        loop.run(
-            trainer,
-            settings,
-            lengths,
-            prompts=heldout["prompt"],
-            starts_at_ln_2=exact,
-            progress=progress,
-            tokens=sum(map(len, chosen + rejected)),
-        )
-        loop.save(trainer, out / "adapter")
-        if processes.is_main():
-            _tidy_adapter(out / "adapter")
-            merge_adapter(policy, out / "adapter", out / "model")
-        loop.report(trainer, out, counts)
-
-
-def _forget_reference(trainer) -> None:
-    """Make TRL's loss the one without a reference: the reference holds every completion for certain, log pi = 0."""
-    trainer.precompute_ref_logps = True
-    for split in ("train_dataset", "eval_dataset"):
-        rows = getattr(trainer, split)
-        for side in ("chosen", "rejected"):
-            rows = rows.add_column(f"ref_{side}_logps", [0.0] * len(rows))
-        setattr(trainer, split, rows)
+    return DPOTrainer(
+        model, args=plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer, peft_config=lora
+    )
 
 
 def _tidy_adapter(folder: Path) -> None:
@@ -231,8 +246,10 @@ def _tidy_adapter(folder: Path) -> None:
 
 def _dpo_rows(pairs: pd.DataFrame, explicit_prompt: bool) -> pd.DataFrame:
     if explicit_prompt:
-        return pairs[["prompt", "chosen", "rejected"]]
-    return pd.DataFrame({side: pairs["prompt"] + pairs[side] for side in ("chosen", "rejected")})
+        rows = pairs[["prompt", "chosen", "rejected"]]
+    else:
+        rows = pd.DataFrame({side: pairs["prompt"] + pairs[side] for side in ("chosen", "rejected")})
+    return rows.assign(row=range(len(rows)))
 
 
 def train_reward_model(
@@ -271,8 +288,7 @@ def train_reward_model(
         chosen, rejected = (list(trainer.train_dataset[f"{side}_ids"]) for side in ("chosen", "rejected"))
         counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.sep_token_id, "[SEP]")
         lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
-        tokens = sum(map(len, chosen + rejected))
-        loop.run(trainer, settings, lengths, progress=progress, tokens=tokens)
+        loop.run(trainer, settings, lengths, progress=progress, sequences=[*map(len, chosen + rejected)])
         loop.save(trainer, out / "model", tokenizer)
         loop.report(trainer, out, counts)
 

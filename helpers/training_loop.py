@@ -7,9 +7,6 @@ look at held-out data, and the order of the rows depends on seed and epoch alone
 from __future__ import annotations
 
 import math
-import resource
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +21,11 @@ from .errors import CourseError, DataError
 from .folders import write_json
 from .generation import generate
 from .models import count_parameters, pick_device, quiet, wants_bfloat16
+from .planning import plan as planning
+from .planning import rates
+from .planning.shapes import shape_of_model
 from .sharing import LengthGroups, share
+from .stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
+Fitting = tuple[int, bool] | None  # rows at once, and whether activations are computed again
 LOGGED, EVALUATED, SAVED = 50, 4, 4  # rows in the log, looks at held-out data, checkpoints: about, per training
 SAMPLED = 24  # held-out prompts that are answered at each look
 LN_2 = math.log(2)
@@ -42,14 +44,18 @@ MEASURED += ["generated_length", "eos_rate"]
 
 
 def plan(
-    config: type, settings: Settings, out: Path, *, epochs: float, rate: float, batch: int, accumulate: int = 1, **more
-):
+    config: type, settings: Settings, out: Path, *, epochs: float, rate: float, batch: int, accumulate: int = 1,
+    fitting: Fitting = None, **more,
+):  # fmt: skip
     """The TRL configuration shared by all trainings, `more` on top. What is not named here is TRL's default.
 
-    A step takes batch * accumulate rows, however many processes share them and however few are on a device at once.
+    A step takes batch * accumulate rows, however many processes share them and however few are on a device at once:
+    all, or as many as `fits` says.
     """
     processes.refuse_alone("a training")
-    per_device, accumulate = share(batch, accumulate, processes.count(), settings.rows_at_once)
+    at_once, checkpointing = fitting or (settings.rows_at_once, settings.activation_checkpointing)
+    alone = share(batch, accumulate, 1, at_once)[0]
+    per_device, accumulate = share(batch, accumulate, processes.count(), at_once)
     shared = {
         "output_dir": str(out / "checkpoints"),
         "num_train_epochs": epochs,
@@ -63,7 +69,7 @@ def plan(
         "seed": settings.seed,
         "use_cpu": pick_device(settings.device) != "cuda",
         "bf16": wants_bfloat16(settings),
-        "activation_checkpointing": settings.activation_checkpointing,
+        "activation_checkpointing": checkpointing,
         "logging_nan_inf_filter": False,  # a loss that is not a number shall show
         "logging_strategy": "no",  # _Watch says when to log, evaluate and save
         "eval_strategy": "no",
@@ -76,8 +82,27 @@ def plan(
     }
     with quiet():
         made = config(**(shared | more))
+    made.rows_alone = alone  # what one process would hold at once
     made._n_gpu = min(made.n_gpu, 1)  # a process has one GPU; more of them take more processes: see `launch`
     return made
+
+
+def fits(settings: Settings, kind: str, model: torch.nn.Module) -> Fitting:
+    """How SFT or DPO ("sft", "dpo") of a model fits into this device's memory; None where weights are in parts (FSDP).
+
+    Raises DataError when not even one row does.
+    """
+    if processes.sharded():
+        return None
+    device = rates.this_device(settings.device)
+    found = planning.fit(settings, kind, shape_of_model(model), device, processes.count())
+    rows, checkpointing = min(processes.gathered(found))  # alike in all processes: what the smallest device holds
+    if not rows:
+        raise DataError(
+            f"{kind.upper()} of this policy does not fit into {device.name} ({device.memory / 1e9:.0f} GB), not even "
+            f"one row at once: lower {kind}_max_length, or see `python -m helpers plan --profile {settings.profile}`"
+        )
+    return rows, checkpointing
 
 
 def dataset(rows: pd.DataFrame) -> Dataset:
@@ -135,10 +160,6 @@ class _Watch(TrainerCallback):
     def __init__(self, trainer, settings, prompts, progress, starts_at_ln_2) -> None:
         self.trainer, self.settings, self.progress = trainer, settings, progress
         self.prompts, self.starts_at_ln_2 = list(prompts)[:SAMPLED], starts_at_ln_2
-        self.began, self.stepping = 0.0, 0.0  # seconds spent on steps, without looks at held-out data and checkpoints
-
-    def on_step_begin(self, args, state, control, **_) -> None:
-        self.began = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **_) -> None:
         if processes.index():
@@ -147,7 +168,6 @@ class _Watch(TrainerCallback):
             self.trainer.evaluate()
 
     def on_step_end(self, args, state, control, **_) -> None:
-        self.stepping += time.perf_counter() - self.began
         step, last = state.global_step, state.max_steps
         control.should_evaluate = step in _marks(last, EVALUATED)
         control.should_save = step in _marks(last, SAVED + 1)[:-1]
@@ -162,7 +182,7 @@ class _Watch(TrainerCallback):
         if not math.isfinite(loss):
             raise CourseError(f"the loss is {loss} at step {state.global_step}: lower the learning rate and run again")
         first = ("eval_loss" in logs and state.global_step == 0) or ("loss" in logs and state.global_step == 1)
-        if first and self.starts_at_ln_2 and abs(loss - LN_2) > 1e-4:
+        if first and self.starts_at_ln_2 and abs(loss - LN_2) > self.starts_at_ln_2:
             raise CourseError(
                 f"DPO starts at loss {loss:.4f} instead of ln 2 = {LN_2:.4f}: policy and reference model differ "
                 "before the first step. Known causes: dropout is on (OPT ignores TRL's disable_dropout), the "
@@ -197,13 +217,14 @@ def run(
     lengths: Sequence[int],
     *,
     prompts: Sequence[str] = (),
-    starts_at_ln_2: bool = False,
+    starts_at_ln_2: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
-    tokens: int | None = None,
+    sequences: Sequence[int] = (),
 ) -> None:
     """Train, from the last whole checkpoint if there is one, and write timing.json.
 
-    `lengths` are the tokens of each row in the longest of its sequences, `tokens` those of all rows and sequences.
+    lengths: tokens of each row, of its longest sequence. sequences: tokens of every sequence, where a row has several.
+    starts_at_ln_2: how far from ln 2 the first losses may be (0: they may be anything).
     """
     args = trainer.args
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes.count()
@@ -212,21 +233,25 @@ def run(
         order = LengthGroups(lengths, rows, settings.seed)
         trainer._get_train_sampler = lambda *_: order
     if processes.count() > 1:
-        batch = args.per_device_eval_batch_size // 2  # see `plan`
-        sharing.share_steps(trainer, order, share(batch, rows // batch, 1, settings.rows_at_once)[0])
+        sharing.share_steps(trainer, order, args.rows_alone)
         sharing.share_looks(trainer)
     trainer.remove_callback(PrinterCallback)
-    watch = _Watch(trainer, settings, prompts, progress, starts_at_ln_2)
+    watch, stopwatch = _Watch(trainer, settings, prompts, progress, starts_at_ln_2), Stopwatch()
     trainer.add_callback(watch)
-    checkpoint = checkpoints.last_checkpoint(Path(args.output_dir))
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    steps = trainer.state.global_step - (checkpoints.step_of(Path(checkpoint)) if checkpoint else 0)
-    seen = args.num_train_epochs * (sum(lengths) if tokens is None else tokens) * steps / trainer.state.max_steps
-    timing = _timing(time.perf_counter() - start, watch.stepping, steps, seen)
+    trainer.add_callback(stopwatch)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoints.last_checkpoint(Path(args.output_dir)))
+    except torch.OutOfMemoryError:
+        at_once = args.per_device_train_batch_size
+        raise CourseError(
+            f"the GPU's memory is too small for {at_once} rows at once: run again with -p rows_at_once="
+            f"{max(1, at_once // 2)}"
+            + ("" if args.activation_checkpointing else " or -p activation_checkpointing=True")
+        ) from None
     if processes.is_main():
+        tokens = [min(length, args.max_length) for length in sequences or lengths]
+        a_step = args.num_train_epochs * sum(tokens) / trainer.state.max_steps
+        timing = stopwatch.read(a_step, sum(tokens) / len(tokens))
         write_json(Path(args.output_dir).parent / "timing.json", timing)
 
 
@@ -242,30 +267,6 @@ def save(trainer, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None
             model.save_pretrained(folder, **named)
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder)
-
-
-def _timing(seconds: float, stepping: float, steps: int, tokens: float) -> dict[str, Any]:
-    """What a training took since it began or went on. Apart from summary.json: equal trainings have equal summaries.
-
-    `seconds` is everything, the rest without looks at held-out data and checkpoints. peak_memory_gb: what torch took on
-    a GPU, else the whole process; of several processes the main one.
-    """
-    on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
-    device = torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads"
-    return {
-        "seconds": round(seconds, 2),
-        "steps": steps,
-        "seconds_a_step": round(stepping / max(steps, 1), 4),
-        "tokens_a_second": round(tokens / max(stepping, 1e-9), 1),
-        "peak_memory_gb": round((torch.cuda.max_memory_allocated() if on_gpu else peak_memory()) / 1e9, 3),
-        "device": device if processes.count() == 1 else f"{processes.count()} x {device}",
-    }
-
-
-def peak_memory() -> int:
-    """The most memory in bytes that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def report(trainer, out: Path, counts: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from helpers import course, stages
-from helpers.__main__ import _four_models, _parameters, app
+from helpers.__main__ import _four_models, app
+from helpers.console import parameters
 from helpers.doctor import Machine, compare_with_lock, obstacles
 from helpers.errors import CourseError, SettingsError
 from helpers.execution import NotebookFailed
@@ -171,7 +172,7 @@ def test_select(folder):
     ],
 )
 def test_command_line_values(pair, value):
-    parsed = _parameters([pair])[pair.split("=")[0]]
+    parsed = parameters({}, [pair])[pair.split("=")[0]]
     assert parsed == value and type(parsed) is type(value)
 
 

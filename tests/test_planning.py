@@ -82,7 +82,7 @@ def test_activations_are_what_autograd_keeps(bfloat16):
 
 @given(st.sampled_from(["sft", "dpo"]), st.integers(1, 5), st.integers(16, 1024), st.booleans(), st.floats(2e9, 9e10))
 def test_rows_that_fit_are_the_most_that_fit(kind, power, length, bfloat16, room):
-    shape, rows = shapes.Shape(331_196_416, 328_777_728, 24, 1024, 445_440, 98_304), 2**power
+    shape, rows = shapes.Shape(331_196_416, 328_777_728, 24, 1024, 50_272, 445_440, 98_304), 2**power
     how = {"bfloat16": bfloat16, "checkpointing": False, "adapter": shape.adapter(16, "all-linear")}
     n = memory.rows_that_fit(shape, kind, room, rows, length, **how)
     if n:
@@ -108,18 +108,19 @@ def test_a_plan_for_16_gb_exists_for_every_stage_and_recipe():
         settings, card = resolve(profile="paper", recipe=recipe).settings, rates.device_called("16GB")
         first = plan(settings, card)
         assert first.fits and first.download > 2e9
-        # What it says has to be set can be set, and then nothing is left to set.
-        for stage in first.stages:
-            again = plan(resolve(profile="paper", recipe=recipe, **stage.settings).settings, card)
-            assert next(s for s in again.stages if s.name == stage.name).settings in ({}, stage.settings)
+        assert all(stage.memory <= card.room and not stage.settings for stage in first.stages)
 
 
 def test_a_small_card_gets_checkpointing_and_a_smaller_one_is_refused(opt):
     settings = resolve(profile="paper").settings
-    assert fit(settings, "sft", opt, 60e9, bfloat16=True) == (16, False)
-    rows, checkpointing = fit(settings, "sft", opt, 6.3e9, bfloat16=True)
+
+    def fitted(gigabytes):
+        return fit(settings, "sft", opt, rates.device_called(f"{gigabytes} GB"))
+
+    assert fitted(60) == (16, False)
+    rows, checkpointing = fitted(7.2)
     assert rows >= 1 and checkpointing
-    assert fit(settings, "sft", opt, 4e9, bfloat16=True) == (0, True)
+    assert fitted(4) == (0, True)
     assert not plan(settings, rates.device_called("4 GB")).fits
 
 
@@ -185,15 +186,21 @@ def test_what_was_measured_counts_before_the_data_sheet(tmp_path, monkeypatch, o
     monkeypatch.setenv("COURSE_RESULTS", str(tmp_path / "results"))
     card = rates.CARDS["H100"]
     assumed, source = rates.rate(card, "sft", "bfloat16", opt)
-    assert assumed == rates.ASSUMED_SHARE * card.half and "assumed" in source
-    record = {"device": "NVIDIA H100 80GB HBM3", "kind": "sft", "precision": "bfloat16", "flops_a_second": 5e14}
+    assert assumed == rates.ASSUMED_SHARE * card.half and "not measured" in source
+    record = {
+        "date": "2026-11-25",
+        "device": "NVIDIA H100 80GB HBM3",
+        "kind": "sft",
+        "precision": "bfloat16",
+        "flops_a_second": 5e14,
+    }
     near, far = ({**record, "inside": n, "flops_a_second": f} for n, f in ((opt.inside, 5e14), (2_000_000, 1e12)))
     rates.enter([far, near], tmp_path / "rates.json")
-    assert rates.rate(card, "sft", "bfloat16", opt) == (5e14, "measured")
+    assert rates.rate(card, "sft", "bfloat16", opt)[0] == 5e14
     rates.enter([near | {"flops_a_second": 6e14}], tmp_path / "rates.json")
-    assert rates.rate(card, "sft", "bfloat16", opt) == (6e14, "measured")
+    assert rates.rate(card, "sft", "bfloat16", opt)[0] == 6e14
     assert rates.rate(rates.device_called("16GB"), "sft", "bfloat16", opt) is None
-    assert rates.rate(rates.CARDS["T4"], "sft", "float32", opt)[1].startswith("assumed")
+    assert rates.rate(rates.CARDS["T4"], "sft", "float32", opt)[1].endswith("not measured")
 
 
 def test_every_card_gets_a_plan():

@@ -73,6 +73,12 @@ def test_where_values_come_from():
     assert resolve(profile="paper").source["sft_learning_rate"] == "paper x recommended"
 
 
+def test_only_the_large_policy_without_dropout_has_its_reference_computed_beforehand():
+    grid = {(p, r): resolve(profile=p, recipe=r, dataset="somewhere").settings for p in PROFILES for r in RECIPES}
+    assert {key for key, s in grid.items() if s.dpo_reference != "live"} == {("paper", "recommended")}
+    assert grid["paper", "recommended"].dpo_reference == "precomputed" and not grid["paper", "recommended"].dropout
+
+
 def test_the_published_recipe_is_the_authors():
     s = resolve(profile="paper", recipe="published").settings
     assert (s.sft_learning_rate, s.sft_epochs, s.dpo_learning_rate, s.dpo_epochs) == (2e-5, 2, 2e-5, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import metrics, runs, stages
+from helpers import metrics, reference, runs, stages
 from helpers.dialogues import ASSISTANT, first_turn
 from helpers.errors import DataError, StageError
 from helpers.synthetic import judge as oracle
@@ -124,6 +124,25 @@ def test_responses_are_kept_and_depend_on_what_makes_them(course, monkeypatch):
     assert stages.responses(course(), "base").equals(answers)
     with pytest.raises(AssertionError, match="generated again"):
         stages.responses(course(max_new_tokens=8), "base")
+
+
+def test_a_sweep_computes_the_reference_once(course, monkeypatch):
+    given = {"dpo_reference": "precomputed", "dpo_epochs": 0.4}
+    first = course(**given)
+    stages.policy(first, "dpo")
+    kept = first.folder / "stages" / "reference-dpo"
+
+    def no_work(*_, **__):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("helpers.training.reference_of", no_work)
+    other = course(**given, beta=0.3, dpo_learning_rate=2e-4, dpo_batch_size=8, lora_rank=4, gradient_accumulation=2)
+    stages.policy(other, "dpo")
+    assert (other.folder / "stages" / "reference-dpo" / "train.csv").read_bytes() == (kept / "train.csv").read_bytes()
+    assert len(reference.load(kept)[0]) == 48 and stages.training_summary(other, "dpo")["first_loss"]
+    for changed in ({"dpo_max_length": 400}, {"explicit_prompt": False}, {"precision": "bfloat16"}, {"seed": 1}):
+        with pytest.raises(AssertionError, match="computed again"):
+            stages.policy(course(**given, **changed), "dpo")
 
 
 def test_the_truth_is_known_of_embedded_dialogues_only(course, monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -8,9 +9,10 @@ import pytest
 import tiny
 import torch
 
-from helpers import checkpoints, losses, models, training
+from helpers import checkpoints, losses, models, reference, training
 from helpers import training_loop as loop
 from helpers.errors import CourseError, DataError, SettingsError
+from helpers.planning import memory, rates, shapes
 
 PAIRS = tiny.made_up(34, seed=1)
 TRAIN, HELDOUT = PAIRS[:22].reset_index(drop=True), PAIRS[22:].reset_index(drop=True)
@@ -121,10 +123,51 @@ def test_dpo_starts_at_ln_2_and_trains_the_adapter_alone(tmp_path):
 
 
 def test_a_precomputed_reference_is_the_same_reference(tmp_path):
-    for reference in ("live", "precomputed"):
-        dpo(tmp_path / reference, dpo_reference=reference, dpo_learning_rate=5e-3)
-    live, before = (read(tmp_path / reference)[0]["loss"] for reference in ("live", "precomputed"))
+    for kind in ("live", "precomputed"):
+        dpo(tmp_path / kind, dpo_reference=kind, dpo_learning_rate=5e-3)
+    live, before = (read(tmp_path / kind)[0]["loss"] for kind in ("live", "precomputed"))
     assert live.iloc[-1] < math.log(2) - 0.01 and before.to_numpy() == pytest.approx(live.to_numpy(), abs=1e-4)
+
+
+def trls_own_reference(settings, monkeypatch):
+    """The rows of a trainer that computes the reference itself, which the course does not let it do."""
+    plan = loop.plan
+    monkeypatch.setattr(loop, "plan", lambda *args, **more: plan(*args, **more, precompute_ref_log_probs=True))
+    with models.quiet():
+        trainer = training._dpo_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, Path("unused"))
+    return trainer.train_dataset, trainer.eval_dataset
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"explicit_prompt": False}, {"dpo_max_length": 16}, {"dropout": 0.1}, {"precision": "bfloat16"}],
+    ids=str,
+)
+def test_the_kept_reference_is_trls(given, tmp_path, monkeypatch):
+    settings = tiny.settings(**given)
+    near = 0.2 if "precision" in given else 1e-4  # a bfloat16 product depends on the other rows of the batch
+    monkeypatch.setattr(reference, "TOKENS_AT_ONCE", 200)
+    reference.save(training.reference_of(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path), tmp_path)
+    for kept, own, rows in zip(
+        reference.load(tmp_path), trls_own_reference(settings, monkeypatch), (22, 12), strict=True
+    ):
+        assert kept["row"].tolist() == list(own["row"]) and (len(own) < rows) == ("dpo_max_length" in given)
+        for side in reference.SIDES:
+            assert kept[f"{side}_logps"].to_numpy() == pytest.approx(own[f"ref_{side}_logps"][:], abs=near)
+
+
+def test_a_kept_reference_is_used_and_that_of_other_rows_refused(tmp_path):
+    settings = tiny.settings(dpo_reference="precomputed", dpo_epochs=1.0)
+    known = training.reference_of(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path)
+    start = (tiny.policy_folder(), TRAIN, HELDOUT, settings)
+    training.train_dpo(*start, tmp_path / "given", known=known)
+    training.train_dpo(*start, tmp_path / "asked")
+    assert fingerprint(tmp_path / "given") == fingerprint(tmp_path / "asked")
+    half = tuple(rows[::2] for rows in known)
+    other = training.reference_of(tiny.policy_folder(), TRAIN[::-1], HELDOUT, settings, tmp_path)
+    for wrong in (half, other):
+        with pytest.raises(CourseError, match="is not that of these 22 DPO rows"):
+            training.train_dpo(*start, tmp_path / "wrong", known=wrong)
 
 
 def test_without_a_reference_the_loss_is_the_printed_one(tmp_path):
@@ -265,3 +308,37 @@ def test_a_split_batch_teaches_the_same(train, tmp_path):
         train(tmp_path / str(at_once), rows_at_once=at_once, sft_learning_rate=5e-3, dpo_learning_rate=5e-3)
     whole, split = (read(tmp_path / name)[0]["loss"] for name in ("0", "1"))
     assert split.to_numpy() == pytest.approx(whole.to_numpy(), abs=2e-4) and whole.iloc[-1] < whole.iloc[0] - 0.01
+
+
+@pytest.mark.parametrize("train", [sft, dpo])
+def test_a_batch_is_split_where_memory_is_short_and_refused_where_there_is_none(train, tmp_path, monkeypatch):
+    here = rates.this_device("cpu")
+    seen = []
+    fits = loop.fits
+    monkeypatch.setattr(loop, "fits", lambda *given: seen.append(fits(*given)) or seen[-1])
+    for name, room in (("plenty", 1e9), ("short", None), ("none", 1e5)):
+        if room is None:  # room for one row of two, counted by the planner itself
+            shape = shapes.shape_of_model(tiny.policy()[0])
+            how = {"bfloat16": False, "gpu": False, "adapter": shape.adapter(4, "all-linear"), "accumulate": 2}
+            room = 1.001 * memory.peak(shape, train.__name__, 2, 96, **how)
+        small = here._replace(memory=(room + rates.PROCESS) / rates.HOST_SHARE)
+        monkeypatch.setattr(rates, "this_device", lambda *_, small=small: small)
+        if name == "none":
+            with pytest.raises(DataError, match="does not fit into cpu"):
+                train(tmp_path / name)
+        else:
+            train(tmp_path / name, sft_epochs=0.5, dpo_epochs=0.5)
+    assert seen == [(4, False), (2, False)]
+    first, second = (read(tmp_path / name)[0]["loss"].iloc[-1] for name in ("plenty", "short"))
+    assert first == pytest.approx(second, abs=2e-4)
+
+
+def test_what_a_training_took_is_written_beside_it(tmp_path):
+    dpo(tmp_path)
+    timing = json.loads((tmp_path / "timing.json").read_text())
+    summary = read(tmp_path)[1]
+    assert timing["steps"] == summary["steps"] - 1 and timing["device"].startswith("cpu")  # the first one is warm-up
+    assert 0 < timing["seconds_a_step"] * timing["steps"] < timing["seconds"]
+    assert timing["tokens_a_sequence"] == summary["tokens_mean"] and timing["peak_memory_gb"] > 0.1
+    a_step = 2 * 22 * 2 * timing["tokens_a_sequence"] / summary["steps"]  # passes, pairs, sequences of a pair
+    assert timing["tokens_a_second"] == pytest.approx(a_step / timing["seconds_a_step"], rel=0.02)

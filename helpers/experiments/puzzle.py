@@ -27,9 +27,7 @@ def expected_loss(sigma: float, beta: float, mean: float = 0.0) -> float:
     """
     if sigma == 0:
         return float(np.logaddexp(0, -beta * mean))
-    drawn, weights = hermegauss(
-        120
-    )  # 14 digits while beta * sigma < 2; adaptive rules lose small excesses
+    drawn, weights = hermegauss(120)  # 14 digits while beta * sigma < 2; adaptive rules lose small excesses
     return float(weights @ np.logaddexp(0, -beta * (mean + sigma * drawn)) / weights.sum())
 
 

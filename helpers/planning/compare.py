@@ -4,7 +4,7 @@ import pandas as pd
 
 from ..runs import Run
 from .plan import plan
-from .rates import this_device
+from .rates import PROCESS, this_device
 from .units import GB
 
 COLUMNS = ["stage", "memory_planned", "memory_measured", "seconds_planned", "seconds_measured", "device"]
@@ -13,16 +13,18 @@ COLUMNS = ["stage", "memory_planned", "memory_measured", "seconds_planned", "sec
 def side_by_side(run: Run) -> pd.DataFrame:
     """Each training of a run that is finished: bytes and seconds as planned for this device, and as measured.
 
-    Measured memory is torch's own count on a GPU. On a CPU it is the whole process's, whatever ran in it before.
+    Memory is planned for the longest row that there was. It is torch's own count on a GPU; on a CPU the whole
+    process's, Python and its libraries too, whatever ran in it before.
     """
     from .. import stages
 
     device = this_device(run.settings.device)
-    planned = {stage.name: stage for stage in plan(run.settings, device).stages}
+    timings = {name: stages.training_timing(run, name) for name in stages.STARTS_FROM if run.ready(name)}
+    longest = {name: stages.training_summary(run, name)["tokens_max"] for name in timings}
+    planned = {stage.name: stage for stage in plan(run.settings, device, longest=longest).stages}
     rows = []
-    for name in (name for name in stages.STARTS_FROM if run.ready(name)):
-        timing, stage = stages.training_timing(run, name), planned[name]
-        if timing:
-            measured = timing["peak_memory_gb"] * GB, timing["seconds"]
-            rows.append((name, stage.memory, measured[0], stage.seconds, measured[1], timing["device"]))
+    for name, timing in timings.items():
+        if timing:  # stages of an older course have none
+            memory = planned[name].memory + (0 if device.gpu else PROCESS), timing["peak_memory_gb"] * GB
+            rows.append((name, *memory, planned[name].seconds, timing["seconds"], timing["device"]))
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -13,7 +13,8 @@ from .shapes import Shape
 
 Kind = Literal["sft", "dpo"]
 MEASURED = ROOT / "benchmarks" / "activations.json"
-HEAD_TILE = 4096 * 32_768 * 2  # TRL makes logits in tiles and never holds them all
+TILE = (4096, 32_768)  # tokens and words: TRL makes logits in tiles of this size and never holds them all
+COPIES = 8  # float32 copies of a tile where TRL has no kernel of its own for it, as on a processor
 
 
 @cache
@@ -40,7 +41,7 @@ def activations(shape: Shape, kind: Kind, tokens: int, *, bfloat16: bool, checkp
 
 def peak(
     shape: Shape, kind: Kind, rows: int, length: int, *, bfloat16: bool, checkpointing: bool = False,
-    adapter: int = 0, accumulate: int = 1,
+    adapter: int = 0, accumulate: int = 1, gpu: bool = True,
 ) -> float:  # fmt: skip
     """The most memory of a training step with `rows` rows (DPO: pairs) of `length` tokens at once.
 
@@ -51,7 +52,9 @@ def peak(
     trained = shape.parameters if kind == "sft" else adapter
     tokens = rows * length * (1 if kind == "sft" else 2)
     resting = 4.0 * shape.parameters + (0 if kind == "sft" else 4.0 * adapter) + 8.0 * trained
-    working = activations(shape, kind, tokens, bfloat16=bfloat16, checkpointing=checkpointing) + HEAD_TILE
+    working = activations(shape, kind, tokens, bfloat16=bfloat16, checkpointing=checkpointing)
+    tile = min(tokens, TILE[0]) * min(shape.vocabulary, TILE[1])
+    working += tile * ((2 if bfloat16 else 4) + (0 if gpu else 4 * COPIES))
     gradients = 4.0 * trained
     return resting + (working + gradients if accumulate > 1 else max(working, gradients))
 

@@ -12,6 +12,7 @@ from .shapes import Shape, shape_of
 
 LOOKS, ASKED = 5, 24  # looks at held-out data in a training, and prompts answered at each
 SEQUENCE = 512  # tokens of prompt and response that the reward model reads at most
+NO_RATE = "unknown: none was measured here (see rehearse), and only a card that is named has a data sheet"
 DOWNLOADS = {  # bytes of the files that are fetched from the hub
     "facebook/opt-350m": 663e6,
     "OpenAssistant/reward-model-deberta-v3-large-v2": 1.75e9,
@@ -22,7 +23,8 @@ DOWNLOADS = {  # bytes of the files that are fetched from the hub
 class Stage(NamedTuple):
     """What a stage takes; memory and disk in bytes, seconds None where no rate is known.
 
-    rows_at_once: 0 where not even one row fits. settings: what to change for it to fit, as -p name=value would.
+    rows_at_once, checkpointing: as the training will choose them by itself; 0 where not even one row fits. settings:
+    what has to be changed by hand for it to fit, as -p name=value would. source: of the rate behind the seconds.
     """
 
     name: str
@@ -32,8 +34,8 @@ class Stage(NamedTuple):
     tokens: float
     seconds: float | None
     disk: float
-    source: str  # of the rate
-    settings: dict[str, str | int | bool]
+    source: str
+    settings: dict[str, int]
 
 
 class Plan(NamedTuple):
@@ -57,11 +59,19 @@ class Plan(NamedTuple):
         return sum(stage.disk for stage in self.stages)
 
 
-def plan(settings: Settings, device: Device, lengths: Lengths | None = None) -> Plan:
-    """Plan the trainings and the evaluation of a run. Raises DataError where a model's config cannot be read."""
+def plan(
+    settings: Settings, device: Device, lengths: Lengths | None = None, longest: dict[str, int] | None = None
+) -> Plan:
+    """Plan the trainings and the evaluation of a run. Raises DataError where a model's config cannot be read.
+
+    longest: tokens of the longest row of each training where they are known; else the longest that settings allow.
+    """
     lengths = lengths or lengths_of(settings)
     policy, judge = (shape_of(_source(settings, what)) for what in ("policy", "reward_model"))
-    trainings = [_training(name, settings, device, policy, lengths) for name in ("sft", "dpo", "sft_dpo")]
+    trainings = [
+        _training(name, settings, device, policy, lengths, (longest or {}).get(name))
+        for name in ("sft", "dpo", "sft_dpo")
+    ]
     sources = [settings.dataset, settings.policy, settings.reward_model]
     from ..runs import locate
 
@@ -85,12 +95,16 @@ def precision_on(settings: Settings, device: Device) -> str:
     return "bfloat16" if device.bfloat16 and worth_it else "float32"
 
 
-def fit(settings: Settings, kind: memory.Kind, shape: Shape, room: float, *, bfloat16: bool) -> tuple[int, bool]:
-    """(rows on the device at once, whether activations are computed again) for a step to fit into `room` bytes.
+def fit(settings: Settings, kind: memory.Kind, shape: Shape, device: Device, processes: int = 1) -> tuple[int, bool]:
+    """(rows on the device at once, whether activations are computed again) for a step to fit into a device's memory.
+
+    processes: how many of them share a computer's memory; GPUs are not shared.
 
     Fewer rows cost next to nothing, so checkpointing is the last resort. (0, True): it does not fit at all.
     """
-    how = {"bfloat16": bfloat16, "adapter": shape.adapter(settings.lora_rank, settings.lora_targets)}
+    room = device.room if device.gpu else device.room / processes
+    how = {"bfloat16": precision_on(settings, device) == "bfloat16", "gpu": device.gpu}
+    how |= {"adapter": shape.adapter(settings.lora_rank, settings.lora_targets)}
     rows, length = getattr(settings, f"{kind}_batch_size"), getattr(settings, f"{kind}_max_length")
     rows = min(rows, settings.rows_at_once or rows)
     for checkpointing in (False, True) if not settings.activation_checkpointing else (True,):
@@ -99,26 +113,25 @@ def fit(settings: Settings, kind: memory.Kind, shape: Shape, room: float, *, bfl
     return 0, True
 
 
-def _training(name: str, settings: Settings, device: Device, shape: Shape, lengths: Lengths) -> Stage:
+def _training(
+    name: str, settings: Settings, device: Device, shape: Shape, lengths: Lengths, longest: int | None
+) -> Stage:
     s, kind = settings, "sft" if name == "sft" else "dpo"
     precision = precision_on(s, device)
-    bfloat16 = precision == "bfloat16"
     adapter = shape.adapter(s.lora_rank, s.lora_targets)
     batch, length = getattr(s, f"{kind}_batch_size"), getattr(s, f"{kind}_max_length")
-    rows, checkpointing = fit(s, kind, shape, device.room, bfloat16=bfloat16)
+    rows, checkpointing = fit(s, kind, shape, device)
     accumulate = batch * s.gradient_accumulation // max(rows, 1)
-    how = {"bfloat16": bfloat16, "checkpointing": checkpointing, "adapter": adapter, "accumulate": accumulate}
-    peak = memory.peak(shape, kind, max(rows, 1), length, **how)
+    how = {"bfloat16": precision == "bfloat16", "checkpointing": checkpointing, "gpu": device.gpu}
+    peak = memory.peak(shape, kind, max(rows, 1), longest or length, adapter=adapter, accumulate=accumulate, **how)
     a_row = lengths.sft if kind == "sft" else lengths.dpo
     tokens = lengths.pairs * a_row * getattr(s, f"{kind}_epochs")
     work = "sft" if kind == "sft" else f"dpo, {s.dpo_reference}"
     seconds, source = _seconds(s, device, shape, kind, work, precision, tokens, a_row, checkpointing, lengths)
-    change = {"rows_at_once": rows} if 0 < rows < batch else {}
-    change |= {"activation_checkpointing": True} if checkpointing and not s.activation_checkpointing else {}
     trained = shape.parameters if kind == "sft" else adapter
     # The model, and two checkpoints of weights and moments: a new one is written before the old one goes.
     disk = 4.0 * shape.parameters + (0 if kind == "sft" else 4.0 * adapter) + 2 * 12.0 * trained
-    return Stage(name, peak, rows, checkpointing, tokens, seconds, disk, source, change)
+    return Stage(name, peak, rows, checkpointing, tokens, seconds, disk, source, {})
 
 
 def _seconds(
@@ -130,7 +143,7 @@ def _seconds(
     asked = min(ASKED, s.heldout_pairs)
     step = rates.decoding_step(device, shape, min(asked, s.generation_batch_size))
     if known is None or step is None:
-        return None, "no rate is known"
+        return None, NO_RATE
     a_second, source = known
     length = a_row if kind == "sft" else a_row / 2
     one = rates.forward_flops(shape, length)
@@ -160,7 +173,7 @@ def _evaluation(s: Settings, device: Device, policy: Shape, judge: Shape, length
         )
         change = {"generation_batch_size": rows, "scoring_batch_size": rows}
     known, step = rates.rate(device, "score", "float32", judge), rates.decoding_step(device, policy, rows)
-    seconds, source = None, "no rate is known"
+    seconds, source = None, NO_RATE
     if known and step is not None:
         batches = 4 * math.ceil(2 * s.eval_prompts / rows)
         seconds = batches * s.max_new_tokens * step + tokens * rates.forward_flops(judge, length) / known[0]

@@ -127,9 +127,9 @@ def _same(name: str, device: Device) -> bool:
 def rate(device: Device, kind: str, precision: str, shape: Shape) -> tuple[float, str] | None:
     """(FLOP/s, where the figure comes from) of a kind of work; None where it cannot be told."""
     if record := measured(device, kind, precision, shape):
-        return record["flops_a_second"], "measured"
+        return record["flops_a_second"], f"by a rate measured on {record['device']}, {record['date']}"
     sheet = device.single if precision == "float32" else device.half
-    return (ASSUMED_SHARE * sheet, f"assumed {ASSUMED_SHARE:.0%} of the data sheet") if sheet else None
+    return (ASSUMED_SHARE * sheet, f"by {ASSUMED_SHARE:.0%} of the data sheet's rate, not measured") if sheet else None
 
 
 def decoding_step(device: Device, shape: Shape, rows: int) -> float | None:

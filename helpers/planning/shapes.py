@@ -38,6 +38,7 @@ class Shape(NamedTuple):
     inside: int
     layers: int
     hidden: int
+    vocabulary: int  # rows of the output head; 0 for a model that has none
     linear: int  # inputs + outputs, summed over the linear layers that LoRA adapts with all-linear
     queries: int  # the same over q_proj and v_proj
 
@@ -86,6 +87,7 @@ def shape_of_model(model: "nn.Module") -> Shape:
         inside=sum(module.weight.numel() for module in linear.values()),
         layers=model.config.num_hidden_layers,
         hidden=model.config.hidden_size,
+        vocabulary=0 if head is None else head.weight.shape[0],
         linear=sum(sizes.values()),
         queries=sum(n for name, n in sizes.items() if {"q_proj", "v_proj"} & set(name.split("."))),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..settings import Settings
@@ -11,45 +12,46 @@ from .units import GB, duration, size
 
 
 def plan_table(plan: Plan, settings: Settings) -> Table:
-    """One row a stage: memory at its peak, rows at once, tokens, time, disk, and what to change for it to fit."""
-    precision = precision_on(settings, plan.device)
-    title = (
-        f"{settings.profile}, {settings.recipe}, on {plan.device.name} ({plan.device.memory / GB:.0f} GB), {precision}"
-    )
-    table = Table("stage", "memory", "rows at once", "tokens", "time", "disk", "set", title=title, title_justify="left")
+    """One row a stage: memory at its peak, rows at once, tokens, time and disk."""
+    where = f"{plan.device.name}, {plan.device.memory / GB:.0f} GB, {precision_on(settings, plan.device)}"
+    table = _table("stage", "memory", "rows at once", "tokens", "time", "disk")
+    table.title = f"{settings.profile}, {settings.recipe} recipe, on {where}"
     for stage in plan.stages:
-        table.add_row(*_cells(stage, plan))
+        too_much = " (too much)" if stage.memory > plan.device.room else ""
+        rows = str(stage.rows_at_once or "none fits") + (", checkpointing" if stage.checkpointing else "")
+        tokens = f"{stage.tokens / 1e6:.1f} M"
+        table.add_row(
+            stage.name, size(stage.memory) + too_much, rows, tokens, duration(stage.seconds), size(stage.disk)
+        )
     table.add_section()
-    download = f"download {size(plan.download)}" if plan.download else ""
-    table.add_row("whole", "", "", "", duration(plan.seconds), size(plan.disk), download)
+    table.add_row("whole", "", "", "", duration(plan.seconds), size(plan.disk))
     return table
 
 
-def _cells(stage: Stage, plan: Plan) -> list[str]:
-    too_much = stage.rows_at_once == 0 or stage.memory > plan.device.room
-    rows = str(stage.rows_at_once or "none fits") + (", checkpointing" if stage.checkpointing else "")
-    return [
-        stage.name,
-        size(stage.memory) + (" (too much)" if too_much else ""),
-        rows,
-        f"{stage.tokens / 1e6:.1f} M",
-        duration(stage.seconds),
-        size(stage.disk),
-        " ".join(f"-p {name}={value}" for name, value in stage.settings.items()),
-    ]
+def remarks(plan: Plan) -> list[str]:
+    """Sentences under the table: downloads, where the times come from, what to set by hand."""
+    found = [f"download: {size(plan.download)}"] if plan.download else []
+    for source in dict.fromkeys(stage.source for stage in plan.stages):
+        names = ", ".join(stage.name for stage in plan.stages if stage.source == source)
+        found.append(f"time of {names}: {source}")
+    change = {name: value for stage in plan.stages for name, value in stage.settings.items()}
+    if change:
+        found.append("to fit, set " + " ".join(f"-p {name}={value}" for name, value in change.items()))
+    return found
 
 
-def sources(plan: Plan) -> str:
-    """Where the times come from, in one sentence."""
-    found = {stage.source: None for stage in plan.stages}
-    return "time: " + "; ".join(
-        f"{', '.join(s.name for s in plan.stages if s.source == source)} by a rate that is {source}" for source in found
-    )
+def _table(*columns: str) -> Table:
+    """Narrow enough for 80 columns; numbers to the right."""
+    table = Table(box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
+    return table
 
 
 def cards_table(plans: Iterable[Plan]) -> Table:
     """One row a card: rows at once and memory of each training, time of the whole."""
-    table = Table("card", "SFT", "DPO, SFT+DPO", "evaluation", "whole", title="On other cards", title_justify="left")
+    table = _table("card", "SFT", "DPO, SFT+DPO", "evaluation", "time")
+    table.title = "On other cards: memory and rows at once"
     for plan in plans:
         sft, dpo, _, evaluation = plan.stages
         table.add_row(plan.device.name, *map(_short, (sft, dpo, evaluation)), duration(plan.seconds))
@@ -59,12 +61,29 @@ def cards_table(plans: Iterable[Plan]) -> Table:
 def _short(stage: Stage) -> str:
     if not stage.rows_at_once:
         return f"does not fit ({size(stage.memory)})"
-    return f"{size(stage.memory)}, {stage.rows_at_once} at once" + (", checkpointing" if stage.checkpointing else "")
+    return f"{size(stage.memory)}, {stage.rows_at_once}" + (", checkpointing" if stage.checkpointing else "")
+
+
+def rehearsal_table(rows: Iterable[dict]) -> Table:
+    """One row a training of a rehearsal: speed, and memory as planned and as measured."""
+    table = _table("training", "a step", "tokens/s", "FLOP/s", "of matrix", "at once", "memory", "planned")
+    for row in rows:
+        table.add_row(
+            row["stage"],
+            duration(row["seconds_a_step"]),
+            f"{row['tokens_a_second']:,.0f}",
+            f"{row['flops_a_second'] / 1e12:.3g} T",
+            f"{row['share']:.0%}",
+            str(row["rows_at_once"]),
+            size(row["memory_measured"]),
+            size(row["memory_planned"]),
+        )
+    return table
 
 
 def compared_table(rows: pd.DataFrame) -> Table:
     """`compare.side_by_side` as a table: planned and measured memory and time of each training."""
-    table = Table("stage", "memory planned", "measured", "time planned", "measured", "device")
+    table = _table("stage", "memory planned", "measured", "time planned", "measured", "device")
     for row in rows.itertuples():
         times = [duration(row.seconds_planned), duration(row.seconds_measured)]
         cells = [size(row.memory_planned), size(row.memory_measured), *times]

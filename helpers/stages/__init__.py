@@ -32,6 +32,7 @@ from .policies import (
     reward_model,
     training_log,
     training_summary,
+    training_timing,
 )
 
 __all__ = [
@@ -58,5 +59,6 @@ __all__ = [
     "thresholds",
     "training_log",
     "training_summary",
+    "training_timing",
     "truth",
 ]

@@ -7,6 +7,7 @@ import pandas as pd
 
 from .. import preferences, processes
 from ..errors import StageError
+from ..folders import read_json
 from ..metrics import LABELS
 from ..runs import Run
 from .data import all_train, identity, pairs, pairs_folder, source, token_counter
@@ -80,22 +81,19 @@ def _trained(run: Run, name: str) -> Path:
     uses, needs = identity(start)
 
     def build(folder: Path) -> None:
-        from .. import models, training
+        from .. import reference, training
 
-        data = pairs(run)
-        count_tokens = token_counter(models.load_tokenizer(start))
-        limit = {"max_prompt_length": s.max_prompt_length, "max_length": getattr(s, f"{kind}_max_length")}
-        # Rows are fitted here when prompt and completion are apart; whole dialogues are cut by TRL, as in the paper.
-        apart = s.completion_only if kind == "sft" else s.explicit_prompt
-
-        def fit(rows: pd.DataFrame) -> preferences.Fitted:
-            return preferences.fit_to_length(rows, count_tokens, **limit) if apart else preferences.Fitted(rows, 0, 0)
-
-        train, heldout = fit(data.train), fit(data.heldout)
+        train, heldout = _fitted(run, start, kind)
         fitting = {"prompts_shortened": train.prompts_shortened, "rows_too_long": train.rows_dropped}
         if processes.is_main():
             (folder / "fitting.json").write_text(json.dumps(fitting))
-        (training.train_sft if kind == "sft" else training.train_dpo)(start, train.pairs, heldout.pairs, s, folder)
+        rows = (start, train.pairs, heldout.pairs, s, folder)
+        if kind == "sft":
+            training.train_sft(*rows)
+        elif s.dpo_reference == "precomputed":
+            training.train_dpo(*rows, known=reference.load(_reference(run, name, start)))
+        else:
+            training.train_dpo(*rows)
 
     # These count only where they are set: what their defaults come to depends on the device, which counts already.
     shared += [
@@ -105,6 +103,40 @@ def _trained(run: Run, name: str) -> Path:
     ]
     uses |= {field: getattr(s, field) for field in own + shared}
     return run.stage(name, uses=uses, needs=[*needs, pairs_folder(run)], build=build, together=True)
+
+
+def _fitted(run: Run, start: Path | str, kind: str) -> tuple[preferences.Fitted, preferences.Fitted]:
+    """Training and held-out pairs as "sft" or "dpo" takes them: shortened, and without rows that are too long."""
+    from ..models import load_tokenizer
+
+    s, data = run.settings, pairs(run)
+    # Rows are fitted here when prompt and completion are apart; whole dialogues are cut by TRL, as in the paper.
+    if not (s.completion_only if kind == "sft" else s.explicit_prompt):
+        return preferences.Fitted(data.train, 0, 0), preferences.Fitted(data.heldout, 0, 0)
+    count_tokens = token_counter(load_tokenizer(start))
+    limit = {"max_prompt_length": s.max_prompt_length, "max_length": getattr(s, f"{kind}_max_length")}
+    train, heldout = (preferences.fit_to_length(rows, count_tokens, **limit) for rows in (data.train, data.heldout))
+    return train, heldout
+
+
+def _reference(run: Run, name: str, start: Path | str) -> Path:
+    """The reference's log-probabilities for DPO from `start`: one stage for all trainings from it with these pairs."""
+    s = run.settings
+    uses, needs = identity(start)
+    uses |= {field: getattr(s, field) for field in ("dpo_max_length", "max_prompt_length", "explicit_prompt", "device")}
+    # What "auto" comes to depends on the profile, and on the device, which counts already.
+    uses["precision"] = f"auto in {s.profile}" if s.precision == "auto" else s.precision
+
+    def build(folder: Path) -> None:
+        from .. import reference, training
+
+        train, heldout = _fitted(run, start, "dpo")
+        known = training.reference_of(start, train.pairs, heldout.pairs, s, folder)
+        if processes.is_main():
+            reference.save(known, folder)
+
+    needs = [*needs, pairs_folder(run)]
+    return run.stage(f"reference-{name}", uses=uses, needs=needs, build=build, together=True)
 
 
 def training_log(run: Run, name: str) -> pd.DataFrame:
@@ -121,8 +153,8 @@ def training_summary(run: Run, name: str) -> dict:
 
 
 def training_timing(run: Run, name: str) -> dict:
-    """What a training took when it was made: seconds, steps, tokens a second, peak memory, device."""
-    return json.loads((_log_folder(run, name) / "timing.json").read_text())
+    """What a training took when it was made: seconds, steps, tokens a second, peak memory, device; {} if unknown."""
+    return read_json(_log_folder(run, name) / "timing.json")
 
 
 def _log_folder(run: Run, name: str) -> Path:
