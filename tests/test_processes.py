@@ -1,0 +1,296 @@
+"""Trainings that two processes share: the same rows, losses and weights as one, whatever ends them in between."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import tiny
+import together
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+import helpers
+from helpers import checkpoints, processes, sharing, stages, training
+from helpers import training_loop as loop
+from helpers.errors import SettingsError, StageError
+from helpers.settings import ROOT
+
+# ------------------------------------------------------------------------------------------- who takes which rows
+
+
+def dealt(rows, batch, accumulate, count, at_once):
+    """The pieces of all processes by step, and the rows in a batch of a process by itself."""
+    per_device, summed = sharing.share(batch, accumulate, count, at_once)
+    whole = sharing.share(batch, accumulate, 1, at_once)[0]
+    steps = {}
+    for index in range(count):
+        pieces = sharing.Dealt(range(rows), per_device, summed, whole)
+        pieces.index, pieces.count = index, count
+        assert len(pieces) == len(list(pieces))
+        for place, piece in enumerate(pieces):
+            steps.setdefault(place // summed, []).append(piece)
+    return steps, whole, per_device
+
+
+def weights_of_one(rows, whole):
+    """What each row of a step counts where the loss is the mean over batches of the means over their rows."""
+    batches = [rows[i : i + whole] for i in range(0, len(rows), whole)]
+    return {row: 1 / len(own) / len(batches) for own in batches for row in own}
+
+
+@given(st.integers(1, 70), st.integers(1, 6), st.integers(1, 3), st.integers(1, 4), st.integers(0, 3))
+def test_a_step_has_the_same_rows_with_the_same_weights_however_many_share_it(rows, batch, accumulate, count, at_once):
+    assume(batch * accumulate % count == 0)
+    steps, whole, per_device = dealt(rows, batch, accumulate, count, at_once)
+    assert list(steps) == list(range(-(-rows // (batch * accumulate))))
+    for step, pieces in steps.items():
+        expected = list(range(rows))[step * batch * accumulate :][: batch * accumulate]
+        counted = {}
+        for piece in pieces:
+            assert 1 <= len(piece.rows) <= per_device and piece.spare == (piece.weight == 0)
+            own = piece.weight / len(piece.rows) / len(pieces)  # in the mean of all processes' means
+            counted |= {} if piece.spare else dict.fromkeys(piece.rows, own)
+        assert sorted(counted) == expected and sum(counted.values()) == pytest.approx(1)
+        if whole % per_device == 0 or len(expected) == batch * accumulate:  # else a piece may lie in two batches
+            assert counted == pytest.approx(weights_of_one(expected, whole))
+
+
+def test_without_a_launcher_there_is_one_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")  # a cluster's environment may say so; a launcher numbers its processes too
+    assert (processes.count(), processes.index(), processes.is_main()) == (1, 0, True)
+    assert processes.from_main("x") == "x" and processes.gathered("x") == ["x"]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("RANK", "2")
+    assert (processes.count(), processes.index(), processes.is_main()) == (4, 2, False)
+
+
+def test_parts_of_a_model_need_gpus(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", processes.SHARDED: "true"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"FSDP.*take ddp\.yaml"):
+        processes.join(cpu=True)
+
+
+def test_a_process_takes_one_gpu(tmp_path):
+    made = loop.plan(
+        lambda **given: SimpleNamespace(n_gpu=4, **given), tiny.settings(), tmp_path, epochs=1, rate=1, batch=4
+    )
+    assert made._n_gpu == 1 and made.per_device_train_batch_size == 4
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_a_config_file_is_as_accelerate_reads_it(name):
+    config = load_config_from_file(str(together.CONFIGS / f"{name}.yaml"))
+    assert config.num_processes == 2 and config.mixed_precision == "no"
+    assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP"}[name]
+    if name == "fsdp":
+        assert config.fsdp_config["fsdp_version"] == 2
+        assert config.fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
+
+
+def test_checkpoints_of_several_processes(tmp_path, monkeypatch):
+    def write(step, files, together=None):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in files:
+            (folder / name).write_text(json.dumps({"global_step": step}))
+        if together:
+            (folder / checkpoints.TOGETHER).write_text(json.dumps(together | {"files": list(files)}))
+        return folder
+
+    several = [
+        "trainer_state.json",
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state_0.pth",
+        "rng_state_1.pth",
+        "x.safetensors",
+    ]
+    write(30, several)  # the main process was done, the others not
+    write(25, several, {"processes": 2, "sharded": False}).joinpath("rng_state_1.pth").unlink()  # half deleted
+    whole = write(20, several, {"processes": 2, "sharded": False})
+    write(10, [*checkpoints.WHOLE, checkpoints.WEIGHTS[0]])
+    assert checkpoints.last_checkpoint(tmp_path) == str(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-20"]
+    (whole / checkpoints.TOGETHER).write_text(json.dumps({"processes": 2, "sharded": True, "files": several}))
+    with pytest.raises(StageError, match=r"checkpoint-20.*in parts \(FSDP\).*config file"):
+        checkpoints.last_checkpoint(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ two real processes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As the launched processes have: with more, threads wait for each other when the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two processes did, started by accelerate: see together.py. And what one does, in one/."""
+    folder = tmp_path_factory.mktemp("together")
+    (folder / "said").mkdir()
+    shutil.copytree(tiny.policy_folder(), folder / "policy")
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(together.CONFIGS / "ddp.yaml")]
+    start += ["--main_process_port", "0", str(ROOT / "tests" / "together.py"), str(folder)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    launched = subprocess.Popen(start, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for case in together.CASES:
+        together.train(case, folder / "one" / case)
+    said, _ = launched.communicate(timeout=600)
+    (folder / "said" / "launcher").write_text(said)
+    (folder / "said" / "launcher.status").write_text(str(launched.returncode))
+    return folder
+
+
+def said(folder, scenario):
+    return [(folder / "said" / f"{scenario}.{number}").read_text() for number in (0, 1)]
+
+
+def statuses(folder, scenario):
+    return [int((folder / "said" / f"{scenario}.{number}.status").read_text()) for number in (0, 1)]
+
+
+def log(out, split=None):
+    rows = pd.read_csv(out / "log.csv")
+    return rows if split is None else rows[rows["split"] == split]
+
+
+def hashes(out):
+    names = [*out.glob("model/*"), *out.glob("adapter/*"), out / "log.csv", out / "summary.json"]
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in names}
+
+
+def assert_same_training(one, two):
+    """Equal logs within a relative 1e-5, and equal weights within what float32 sums in another order do to AdamW.
+
+    A key's bias has no gradient but rounding errors, and AdamW makes steps of full size of those.
+    """
+    measures = ["rewards_margins", "logps_chosen", "logps_rejected", "generated_length", "eos_rate"]
+    for split in ("train", "heldout"):
+        a, b = log(one, split), log(two, split)
+        assert a["step"].tolist() == b["step"].tolist() and a.columns.equals(b.columns)
+        assert b["loss"].to_numpy() == pytest.approx(a["loss"].to_numpy(), rel=1e-5)
+        if split == "heldout" or "published" not in one.name:  # else: means of other batches in an incomplete step
+            for name in a.columns.intersection(measures):
+                assert b[name].to_numpy() == pytest.approx(a[name].to_numpy(), rel=1e-5, abs=1e-5, nan_ok=True)
+    before, after = (load_file(out / "model" / "model.safetensors") for out in (one, two))
+    assert before.keys() == after.keys() and all(after[name].dtype == before[name].dtype for name in before)
+    apart = {name: (before[name] - after[name]).abs() for name in before}
+    assert max(values.max() for name, values in apart.items() if "k_proj.bias" not in name) < 1e-5
+    assert sum(values.sum() for values in apart.values()) / sum(values.numel() for values in apart.values()) < 1e-7
+    one, two = (json.loads((out / "summary.json").read_text()) for out in (one, two))
+    assert {name: v for name, v in one.items() if "loss" not in name} == {
+        name: v for name, v in two.items() if "loss" not in name
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", together.CASES)
+def test_two_processes_train_as_one_does(case, folder):
+    assert statuses(folder, "same") == [0, 0] and said(folder, "same") == ["", ""]
+    assert_same_training(folder / "one" / case, folder / "two" / case)
+    timing = json.loads((folder / "two" / case / "timing.json").read_text())
+    assert timing["device"] == "2 x cpu, 1 threads"
+
+
+@pytest.mark.slow
+def test_a_killed_training_of_two_goes_on_to_the_same_bytes(folder):
+    first, second = statuses(folder, "killed")
+    assert first and second == 9
+    assert said(folder, "killed")[0].startswith("another process ended without a word")
+    assert [text.count("\n") for text in said(folder, "killed")] == [1, 0]
+    assert statuses(folder, "resumed") == [0, 0] and said(folder, "resumed") == ["", ""]
+    resumed = json.loads((folder / "killed" / "sft" / "timing.json").read_text())
+    assert 0 < resumed["steps"] < log(folder / "two" / "sft")["step"].max() / 2
+    assert hashes(folder / "killed" / "sft") == hashes(folder / "two" / "sft")
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_from_what_two_left(folder, capsys):
+    assert statuses(folder, "failing")[1]
+    left = folder / "failing" / "dpo" / "checkpoints"
+    assert [(path / checkpoints.TOGETHER).exists() for path in left.glob("checkpoint-*")] == [True]
+    together.train("dpo", folder / "failing" / "dpo")
+    assert "was written by 2 processes; 1 go on from it" in capsys.readouterr().out
+    assert_same_training(folder / "one" / "dpo", folder / "failing" / "dpo")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "words"),
+    [
+        ("uneven", "a step of 3 rows cannot be shared evenly by 2 processes"),
+        ("notebooks", "give accelerate `-m helpers train`"),
+        ("not-sharded", "holds the weights in parts (FSDP)"),
+        ("failing", "ValueError: a bug in process 1"),
+    ],
+)
+def test_one_process_says_what_is_wrong(scenario, words, folder):
+    assert all(statuses(folder, scenario))
+    texts = said(folder, scenario)
+    assert sorted(map(bool, texts)) == [False, True]
+    (text,) = filter(None, texts)
+    assert words in text
+    if scenario == "failing":
+        assert text.count("Traceback") == 1
+    else:
+        assert text.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_launcher_ends_the_others_when_one_is_killed(folder):
+    assert int((folder / "said" / "launcher.status").read_text())
+    assert not (folder / "said" / "nobody.ended.me").exists()
+    assert "SIGKILL" in (folder / "said" / "launcher").read_text()
+
+
+@pytest.mark.slow
+def test_notebooks_use_what_the_command_trained(folder, monkeypatch):
+    for scenario in ("command", "again"):
+        assert statuses(folder, scenario) == [0, 0] and said(folder, scenario)[1] == ""
+    assert "already there: dpo, pairs, reference-dpo, sft" in said(folder, "again")[0]
+    monkeypatch.setenv("COURSE_RESULTS", str(folder / "results"))
+    run = helpers.open_run(profile="smoke", **together.SMALL)
+    for kind in ("sft", "dpo"):
+        monkeypatch.setattr(training, f"train_{kind}", None)  # what is current is not trained again
+        assert stages.policy(run, kind) == run.folder / "stages" / kind / "model"
+        assert stages.training_summary(run, kind)["rows_given"] == 6
+        assert not list(run.folder.glob("stages/.*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["sft", "dpo"])
+def test_processes_with_a_part_of_the_weights_each_train_as_one_does(case, folder):
+    assert statuses(folder, "sharded") == [0, 0] and said(folder, "sharded") == ["", ""]
+    assert_same_training(folder / "one" / case, folder / "sharded" / case)
+    files = [sorted(path.name for path in (folder / name / case / "model").iterdir()) for name in ("one", "sharded")]
+    assert files[0] == files[1]
+    configs = [json.loads((folder / name / case / "model" / "config.json").read_text()) for name in ("one", "sharded")]
+    assert configs[0] == configs[1]
+
+
+@pytest.mark.slow
+def test_a_killed_training_with_parts_of_the_weights_goes_on(folder):
+    assert statuses(folder, "sharded-killed")[1] == 9
+    assert statuses(folder, "sharded-resumed") == [0, 0] and said(folder, "sharded-resumed") == ["", ""]
+    assert hashes(folder / "sharded-killed" / "sft") == hashes(folder / "sharded" / "sft")
+
+
+def test_the_config_files_are_shipped():
+    assert {path.name for path in Path(helpers.__file__).parent.glob("launch/*.yaml")} == {"ddp.yaml", "fsdp.yaml"}
