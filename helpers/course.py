@@ -163,11 +163,15 @@ def without_defaults(given: dict[str, Any]) -> dict[str, Any]:
 def finish_run(run: Run) -> list[str]:
     """Write metrics.json and report.html of a run from its stages; returns their names."""
     from helpers import stages
+    from helpers.planning import rates
+    from helpers.planning.compare import learned
 
     s = run.settings
     content = stages.evaluation(run).to_json(profile=s.profile, recipe=s.recipe)
     run.write_json("metrics.json", content)
-    return ["metrics.json", write_report(run).name]
+    report = write_report(run)  # it says what was planned, so it comes before what was learned
+    rates.enter(learned(run), results_root() / rates.RATES.name)
+    return ["metrics.json", report.name]
 
 
 def write_report(run: Run, paper_artefacts: Path | None = None) -> Path:

@@ -256,7 +256,7 @@ def summarise(given: dict[str, Any], rehearsed: Sequence[Rehearsed], record: boo
     planned = {stage.name: stage for stage in planning.plan(settings, device, longest=longest).stages}
     rows = []
     for name, one in trained.items():
-        speed = flops_a_second(settings, "sft" if name == "sft" else "dpo", policy, one.counted)
+        speed = rates.training_flops(settings, "sft" if name == "sft" else "dpo", policy, one.counted)
         rows.append(
             {
                 "stage": name,
@@ -292,25 +292,17 @@ def records(settings: Settings, rehearsed: Sequence[Rehearsed]) -> list[dict[str
         {
             "kind": "matrix",
             "precision": p,
-            "inside": 0,
+            "inside": 1,
             "flops_a_second": round(rates.matrix_rate(where, p != "float32")),
         }
         for p in dict.fromkeys(["float32", precision])
     ]
     for kind, name in (("sft", "sft"), ("dpo", "sft_dpo")):
         if counted := by_name.get(name):
-            speed = flops_a_second(settings, kind, policy, counted)
-            found.append({"kind": kind, "precision": precision, "inside": policy.inside, "flops_a_second": speed})
+            found.append(rates.training_record(settings, kind, policy, counted, precision))
     if counted := by_name.get("responses"):
         found.append({"kind": "generate", "precision": "float32", "inside": policy.inside, **counted})
     if counted := by_name.get("scores"):
         speed = counted["flops_a_second"]
         found.append({"kind": "score", "precision": "float32", "inside": judge.inside, "flops_a_second": speed})
     return [shared | record for record in found]
-
-
-def flops_a_second(settings: Settings, kind: str, shape: shapes.Shape, timing: dict[str, Any]) -> int:
-    """Useful FLOP/s of a training: no padding, nothing that is computed twice."""
-    work = "sft" if kind == "sft" else f"dpo, {settings.dpo_reference}"
-    a_token = rates.PASSES[work] * rates.forward_flops(shape, timing["tokens_a_sequence"])
-    return round(timing["tokens_a_second"] * a_token)

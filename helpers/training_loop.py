@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from accelerate.data_loader import SeedableRandomSampler
+from accelerate.utils.memory import clear_device_cache
 from transformers import PrinterCallback, TrainerCallback
 
 from . import checkpoints, processes, sharing
@@ -53,6 +54,7 @@ def plan(
     all, or as many as `fits` says.
     """
     processes.refuse_alone("a training")
+    clear_device_cache(garbage_collection=True)  # trainers hold themselves: the one before goes when it is looked for
     at_once, checkpointing = fitting or (settings.rows_at_once, settings.activation_checkpointing)
     alone = share(batch, accumulate, 1, at_once)[0]
     per_device, accumulate = share(batch, accumulate, processes.count(), at_once)

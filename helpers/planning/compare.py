@@ -3,10 +3,11 @@
 import pandas as pd
 
 from ..runs import Run
-from .plan import plan
-from .rates import PROCESS, this_device
+from .plan import plan, precision_on, shape_used
+from .rates import PROCESS, this_device, training_record
 from .units import GB
 
+FEW = 20  # steps; fewer say little about speed
 COLUMNS = ["stage", "memory_planned", "memory_measured", "seconds_planned", "seconds_measured", "device"]
 
 
@@ -28,3 +29,16 @@ def side_by_side(run: Run) -> pd.DataFrame:
             memory = planned[name].memory + (0 if device.gpu else PROCESS), timing["peak_memory_gb"] * GB
             rows.append((name, *memory, planned[name].seconds, timing["seconds"], timing["device"]))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def learned(run: Run) -> list[dict]:
+    """What the trainings of a finished run taught about this device, for `rates.enter`: later plans know it."""
+    from .. import stages
+
+    s, device = run.settings, this_device(run.settings.device)
+    shape, precision, found = shape_used(s, "policy"), precision_on(s, device), []
+    for name in ("sft", "dpo", "sft_dpo"):
+        timing = stages.training_timing(run, name) if run.ready(name) else {}
+        if timing.get("steps", 0) > FEW and timing["device"] == device.name:
+            found.append(training_record(s, "sft" if name == "sft" else "dpo", shape, timing, precision))
+    return found

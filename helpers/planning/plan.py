@@ -1,7 +1,6 @@
 """The plan of a run: what each stage takes on a device, whether it fits, and what to change where it does not."""
 
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 from ..settings import Settings
@@ -67,7 +66,7 @@ def plan(
     longest: tokens of the longest row of each training where they are known; else the longest that settings allow.
     """
     lengths = lengths or lengths_of(settings)
-    policy, judge = (shape_of(_source(settings, what)) for what in ("policy", "reward_model"))
+    policy, judge = (shape_used(settings, what) for what in ("policy", "reward_model"))
     trainings = [
         _training(name, settings, device, policy, lengths, (longest or {}).get(name))
         for name in ("sft", "dpo", "sft_dpo")
@@ -79,12 +78,13 @@ def plan(
     return Plan(device, (*trainings, _evaluation(settings, device, policy, judge, lengths)), download)
 
 
-def _source(settings: Settings, what: str) -> str | Path:
+def shape_used(settings: Settings, what: str) -> Shape:
+    """The shape of the run's "policy" or "reward_model"; where a run trains its own, it is as large as the embedded."""
     from ..runs import locate
     from ..settings import DATA_CACHE
 
     given = getattr(settings, what)
-    return DATA_CACHE / what if given is None else locate(given) or given
+    return shape_of(DATA_CACHE / what if given is None else locate(given) or given)
 
 
 def precision_on(settings: Settings, device: Device) -> str:

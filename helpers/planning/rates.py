@@ -3,16 +3,20 @@
 `rehearse` measures, into results/rates.json. Those in benchmarks/rates.json come with the course; yours count first.
 """
 
+import datetime
 import re
 from math import log
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import SettingsError
-from ..folders import read_json, write_json
+from ..folders import read_json, versions, write_json
 from ..settings import ROOT, results_root
 from .shapes import Shape
 from .units import GB
+
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 RATES = ROOT / "benchmarks" / "rates.json"
 ASSUMED_SHARE = 0.3  # of the data sheet's rate, where nobody has measured
@@ -135,12 +139,33 @@ def rate(device: Device, kind: str, precision: str, shape: Shape) -> tuple[float
 def decoding_step(device: Device, shape: Shape, rows: int) -> float | None:
     """Seconds to decode one token of each of `rows` answers; None where it cannot be told.
 
-    A GPU waits for its launches, so the number of rows hardly matters; a processor works for each row.
+    A GPU waits for its launches, so the number of rows hardly matters; a processor works for each row and weight.
     """
     record = measured(device, "generate", "float32", shape)
     if record is None:
         return ASSUMED_STEP if device.gpu else None
-    return record["seconds_a_step"] * (1 if device.gpu else rows / record["rows"])
+    work = rows * shape.inside / (record["rows"] * record["inside"])
+    return record["seconds_a_step"] * (1 if device.gpu else work)
+
+
+def training_flops(settings: "Settings", kind: str, shape: Shape, timing: dict[str, Any]) -> int:
+    """Useful FLOP/s of a training, "sft" or "dpo": no padding, nothing that is computed twice. timing: timing.json."""
+    work = "sft" if kind == "sft" else f"dpo, {settings.dpo_reference}"
+    a_token = PASSES[work] * forward_flops(shape, timing["tokens_a_sequence"])
+    return round(timing["tokens_a_second"] * a_token)
+
+
+def training_record(settings: "Settings", kind: str, shape: Shape, timing: dict[str, Any], precision: str) -> dict:
+    """What a training taught about its device, as `enter` keeps it."""
+    return {
+        "kind": kind,
+        "device": timing["device"],
+        "precision": precision,
+        "inside": shape.inside,
+        "flops_a_second": training_flops(settings, kind, shape, timing),
+        "date": datetime.date.today().isoformat(),
+        "versions": versions(),
+    }
 
 
 def matrix_rate(device: str, bfloat16: bool, seconds: float = 2.0) -> float:
