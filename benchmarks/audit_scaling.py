@@ -1,14 +1,9 @@
 """What the audit costs a row: replicated embedded pairs, perturbed so that none is a copy, and a folder of real ones.
 
-python benchmarks/audit_scaling.py [FOLDER]    writes audit_scaling.json and audit_scaling.svg beside this file.
+python -m benchmarks.audit_scaling [FOLDER]    writes audit_scaling.json and audit_scaling.svg beside this file.
 Each measurement has a process of its own, so that its peak of memory is its own; making the rows is not timed.
 """
 
-import datetime
-import json
-import multiprocessing
-import os
-import platform
 import random
 import resource
 import sys
@@ -17,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import audit, audit_plots, folders
+from benchmarks import measuring
+from helpers import audit, audit_plots
 from helpers.settings import DATA_CACHE
 
 SIZES = (2_000, 10_000, 40_000, 160_000)
@@ -68,25 +64,13 @@ def timed(work, n: int) -> dict[str, float]:
     return {"seconds": round(seconds, 2), "microseconds_a_row": round(1e6 * seconds / n), "peak_mib": round(peak)}
 
 
-def alone(work, *arguments) -> dict[str, float]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        result = pool.apply(work, arguments)
-    print(result, flush=True)
-    return result
-
-
 def main(folder: str | None) -> None:
-    record = {
-        "command": "python benchmarks/audit_scaling.py" + " FOLDER" * bool(folder),
-        "date": datetime.date.today().isoformat(),
-        "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, other work beside it",
-        "versions": folders.versions(),
-        "measured": [alone(rows_alone, n) for n in SIZES],
-        "real": [alone(with_labels, folder, labels) for labels in (False, True)] if folder else [],
+    found = {
+        "measured": [measuring.alone(rows_alone, n) for n in SIZES],
+        "real": [measuring.alone(with_labels, folder, labels) for labels in (False, True)] if folder else [],
     }
-    path = Path(__file__).with_suffix(".json")
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    path.with_suffix(".svg").write_bytes(audit_plots.scaling(pd.DataFrame(record["measured"])).svg())
+    path = measuring.keep(__file__, found, arguments="FOLDER" * bool(folder))
+    path.with_suffix(".svg").write_bytes(audit_plots.scaling(pd.DataFrame(found["measured"])).svg())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+"""Do length groups and bfloat16 change what is learned? Held-out losses of SFT and SFT+DPO over three seeds.
+
+python -m benchmarks.loss_curves    writes loss_curves.json and loss_curves.svg beside this file. The plain way takes
+rows in random order and computes in float32; the others differ from it in one thing or in both.
+"""
+
+import os
+import tempfile
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from benchmarks import measuring
+from helpers import pictures
+
+PAIRS, HELD_OUT, SEEDS = 480, 100, (0, 1, 2)
+PLAIN = "random order, float32"
+WAYS = {
+    PLAIN: (False, "float32"),
+    "length groups, float32": (True, "float32"),
+    "random order, bfloat16": (False, "bfloat16"),
+    "length groups, bfloat16": (True, "bfloat16"),
+}
+TRAININGS = {"sft": "SFT", "sft_dpo": "SFT+DPO"}
+
+
+def train(groups: bool, precision: str, seed: int) -> dict[str, list[float]]:
+    """Held-out losses of both trainings, one a look; the first look is before the first step."""
+    from helpers import open_run, stages, training_loop
+
+    def order(lengths: list[int], *more: Any) -> Any:
+        return made(lengths if groups else [0] * len(lengths), *more)
+
+    made, given = training_loop.LengthGroups, {"train_pairs": PAIRS, "heldout_pairs": HELD_OUT, "precision": precision}
+    with (
+        tempfile.TemporaryDirectory() as results,
+        mock.patch.dict(os.environ, COURSE_RESULTS=results),
+        mock.patch.object(training_loop, "LengthGroups", order),
+    ):
+        run = open_run(seed=seed, **given)
+        logs = {name: stages.training_log(run, name) for name in TRAININGS}
+    looks = {name: log[log["split"] == "heldout"] for name, log in logs.items()}
+    found = {name: own["loss"].round(5).tolist() for name, own in looks.items()}
+    return found | {f"{name} steps": own["step"].tolist() for name, own in looks.items()}
+
+
+def summary(curves: dict[str, list[dict[str, list[float]]]]) -> dict[str, Any]:
+    """Last losses of each way, and the gap to the plain way seed by seed: same pairs, same start."""
+    found = {}
+    for name, title in TRAININGS.items():
+        last = {way: np.array([run[name][-1] for run in runs]) for way, runs in curves.items()}
+        found[title] = {
+            way: {
+                "last_loss": [round(float(f(values)), 4) for f in (np.min, np.mean, np.max)],
+                "minus_plain": [round(float(f(values - last[PLAIN])), 4) for f in (np.min, np.mean, np.max)],
+            }
+            for way, values in last.items()
+        }
+    return found
+
+
+@pictures.styled
+def draw(curves: dict[str, list[dict[str, list[float]]]]) -> pictures.Picture:
+    """A panel a training, a line a way: mean held-out loss over the seeds, least to most as a band."""
+    figure, axes = pictures.canvas(1, 2, width=9.0, height=3.6, title="Order and precision leave the loss as it is")
+    parts = []
+    for ax, (name, title) in zip(axes, TRAININGS.items(), strict=True):
+        for place, (way, runs) in enumerate(curves.items()):
+            losses, steps = np.array([run[name] for run in runs]), runs[0][f"{name} steps"]
+            style = {"color": pictures.OTHERS[place], "linestyle": ["-", "--", "-.", ":"][place]}
+            ax.plot(steps, losses.mean(axis=0), marker="o", markersize=4, label=way, **style)
+            ax.fill_between(steps, losses.min(axis=0), losses.max(axis=0), color=style["color"], alpha=0.12)
+            parts.append(f"{title}, {way}: {losses[:, 0].mean():.3f} to {losses[:, -1].mean():.3f}")
+        ax.set(title=title, xlabel="step", ylabel="held-out loss")
+    axes[0].legend(frameon=False, fontsize=9)
+    pictures.note(figure, f"Mean of {len(SEEDS)} seeds; band: least to most.")
+    figure.alt = f"Held-out loss before and after training, means of {len(SEEDS)} seeds. " + "; ".join(parts) + "."
+    return figure
+
+
+def main() -> None:
+    curves: dict[str, list[dict[str, list[float]]]] = {way: [] for way in WAYS}
+    for seed in SEEDS:
+        for way, how in WAYS.items():
+            curves[way].append(measuring.alone(train, *how, seed))
+    found = {"pairs": PAIRS, "held_out": HELD_OUT, "summary": summary(curves), "curves": curves}
+    figure = draw(curves)
+    path = measuring.keep(__file__, found | {"alt": figure.alt})
+    path.with_suffix(".svg").write_bytes(figure.svg())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""How fast SFT and DPO train here, against TRL used plainly and with its defaults, and what single choices bring.
+
+python -m benchmarks.training_speed [NAME ...]    writes training_speed.json beside this file; the names are those of
+`comparisons`, all of them if none is given. Each way has a process of its own, and the ways of a comparison take turns.
+Tokens are real ones, without padding, counted in the same way everywhere. On a machine with a GPU the same command
+measures that.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pandas as pd
+
+from benchmarks import measuring
+from helpers.settings import DATA_CACHE, resolve
+
+POLICY = DATA_CACHE / "policy"
+PAIRS, HELD_OUT = 480, 100
+STEPS, WARM_UP = 24, 5  # of the 30 in a pass over the pairs
+WIDE = {"sft_max_length": 256, "max_prompt_length": 128, "sft_batch_size": 2}  # all rows are of the full length
+
+
+class Comparison(NamedTuple):
+    """Ways that take turns, each (function, *arguments), and pairs of them of which the first should be faster."""
+
+    ways: dict[str, tuple[Any, ...]]
+    pairs: tuple[tuple[str, str], ...]
+    rounds: int = 6
+
+
+def comparisons(work: Path) -> dict[str, Comparison]:
+    """What is measured, by name. work: a folder for what the processes share."""
+    found = {}
+    for kind in ("sft", "dpo"):
+        ways = {"ours": (ours, kind), "plain TRL": (plain, kind, False), "TRL's defaults": (plain, kind, True)}
+        found[kind] = Comparison(ways, (("ours", "plain TRL"), ("ours", "TRL's defaults")))
+    ways = {precision: (wide, work, precision) for precision in ("bfloat16", "float32")}
+    found["precision at OPT-350M's size"] = Comparison(ways, (("bfloat16", "float32"),), rounds=5)
+    ways = {"compiled": (compiled, True), "not compiled": (compiled, False)}
+    found["torch.compile"] = Comparison(ways, (("compiled", "not compiled"),), rounds=5)
+    references, first = ("precomputed", "live"), (("precomputed", "live"),)
+    found["reference, steps"] = Comparison({kind: (ours, "dpo", kind) for kind in references}, first)
+    for passes in (1, 2):
+        ways = {kind: (whole, kind, passes) for kind in references}
+        found[f"reference, a whole training of {passes}"] = Comparison(ways, first, rounds=5)
+    return found
+
+
+def pairs() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Embedded pairs: training and held-out ones."""
+    from helpers import open_run, stages
+
+    with tempfile.TemporaryDirectory() as results, mock.patch.dict(os.environ, COURSE_RESULTS=results):
+        data = stages.pairs(open_run(train_pairs=PAIRS, heldout_pairs=HELD_OUT))
+    return data.train, data.heldout
+
+
+def ours(kind: str, reference: str = "live") -> dict[str, float]:
+    """Steps of the course's own training with the recommended recipe. What comes before the first step is not timed."""
+    from helpers import training
+
+    settings = resolve(dpo_reference=reference).settings
+    with tempfile.TemporaryDirectory() as out, measuring.steps_only():
+        work = {"sft": training.train_sft, "dpo": training.train_dpo}[kind]
+        return measuring.tokens_a_second(lambda: work(POLICY, *pairs(), settings, Path(out)), STEPS, WARM_UP)
+
+
+def plain(kind: str, defaults: bool) -> dict[str, float]:
+    """Steps of TRL's trainer as its documentation shows it: rows in random order, nothing added.
+
+    With the course's batch size, precision, length and learning rate, or with TRL's defaults for all of these. DPO
+    trains the course's adapter both times.
+    """
+    import trl
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    from helpers import models
+
+    s, (train, _) = resolve().settings, pairs()
+    same = {
+        "per_device_train_batch_size": getattr(s, f"{kind}_batch_size"),
+        "max_length": getattr(s, f"{kind}_max_length"),
+        "learning_rate": getattr(s, f"{kind}_learning_rate"),
+        "bf16": models.wants_bfloat16(s),
+        "activation_checkpointing": s.activation_checkpointing,
+    }
+    if kind == "sft":
+        config, trainer, more = trl.SFTConfig, trl.SFTTrainer, {}
+        rows = train[["prompt", "chosen"]].rename(columns={"chosen": "completion"})
+    else:
+        config, trainer, rows = trl.DPOConfig, trl.DPOTrainer, train[["prompt", "chosen", "rejected"]]
+        lora = LoraConfig(r=s.lora_rank, lora_alpha=s.lora_alpha, target_modules=s.lora_targets, task_type="CAUSAL_LM")
+        more = {"peft_config": lora}
+    with tempfile.TemporaryDirectory() as out, models.quiet():
+        shown = {"output_dir": out, "use_cpu": models.pick_device("auto") == "cpu", "save_strategy": "no"}
+        args = config(**shown, disable_tqdm=True, report_to="none", **({} if defaults else same))
+        model = str(POLICY) if defaults else models.load_policy(POLICY, dropout=s.dropout, device="cpu")
+        data = Dataset.from_pandas(rows, preserve_index=False)
+        made = trainer(model, args=args, train_dataset=data, processing_class=models.load_tokenizer(POLICY), **more)
+        more_steps = same["per_device_train_batch_size"] // args.per_device_train_batch_size  # for as many rows
+        return measuring.tokens_a_second(made.train, more_steps * STEPS, more_steps * WARM_UP)
+
+
+def wide(work: Path, precision: str) -> dict[str, float]:
+    """Steps of SFT at OPT-350M's size with random weights."""
+    from helpers import training
+
+    text = "\n\nHuman: " + "May I water the basil in the morning? " * 4 + "\n\nAssistant:"
+    rows = pd.DataFrame({"prompt": text, "chosen": [" Yes, you may do that." * 256] * 16})
+    settings = resolve(profile="paper", precision=precision, **WIDE).settings
+    with tempfile.TemporaryDirectory(dir=work) as out, measuring.steps_only():
+        policy = opt_350m(work)
+        return measuring.tokens_a_second(lambda: training.train_sft(policy, rows, rows, settings, Path(out)), 3, 1)
+
+
+def opt_350m(work: Path) -> Path:
+    """A policy of OPT-350M's size with random weights and the embedded tokenizer; made once."""
+    import torch
+    from transformers import OPTConfig, OPTForCausalLM
+
+    from helpers import models
+
+    folder = work / "opt-350m"
+    if not folder.exists():
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "ffn_dim": 4096}
+        model = OPTForCausalLM(OPTConfig(**sizes, word_embed_proj_dim=512, do_layer_norm_before=False))
+        tokenizer = models.load_tokenizer(POLICY)
+        model.lm_head.weight.data[len(tokenizer) :] = 0  # never the likeliest: they are no words of the tokenizer
+        models.save_model(model, tokenizer, folder)
+    return folder
+
+
+def compiled(on: bool) -> dict[str, float]:
+    """Steps of SFT with torch.compile, or without. The warm-up is a pass over all rows, so all lengths were seen."""
+    from helpers import training, training_loop
+
+    settings, plan = resolve(sft_epochs=3.0).settings, training_loop.plan
+    a_pass = PAIRS // settings.sft_batch_size
+
+    def planned(*args: Any, **named: Any) -> Any:
+        return plan(*args, **named, torch_compile=on)
+
+    with (
+        tempfile.TemporaryDirectory() as out,
+        measuring.steps_only(),
+        mock.patch.object(training_loop, "plan", planned),
+    ):
+        train = lambda: training.train_sft(POLICY, *pairs(), settings, Path(out))  # noqa: E731
+        return measuring.tokens_a_second(train, a_pass, a_pass)
+
+
+def whole(reference: str, passes: int) -> dict[str, float]:
+    """A whole DPO training: looks at held-out pairs, and the reference where it is computed beforehand, included."""
+    from helpers import training
+
+    settings, rows = resolve(dpo_reference=reference, dpo_epochs=float(passes)).settings, pairs()
+    with tempfile.TemporaryDirectory() as out:
+        began = time.perf_counter()
+        training.train_dpo(POLICY, *rows, settings, Path(out))
+        return {"seconds": round(time.perf_counter() - began, 2)}
+
+
+def compare(comparison: Comparison) -> dict[str, Any]:
+    """Take turns, then: how many times faster the first of each pair of ways is than the second."""
+    found = measuring.in_turns(comparison.ways, comparison.rounds)
+    pace = {way: [1 / v["seconds"] if "seconds" in v else v["tokens_a_second"] for v in found[way]] for way in found}
+    speed_up = {f"{a} over {b}": measuring.ratio(pace[a], pace[b]) for a, b in comparison.pairs}
+    return {"speed_up": speed_up, "rounds": comparison.rounds, "measured": found}
+
+
+def main(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as work:
+        known = comparisons(Path(work))
+        for name in names or known:
+            measuring.keep_part(__file__, name, compare(known[name]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
