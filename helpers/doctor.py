@@ -23,7 +23,7 @@ GB = 10**9
 # What a run of each profile needs, in GB: memory at the peak, and disk for the run folder (paper: downloads too).
 MEMORY = {"smoke": 3, "mini": 4, "local": 4, "paper": 16}
 DISK = {"smoke": 0.1, "mini": 0.5, "local": 1, "paper": 30}
-GPU_MEMORY = 12  # GB: full-size SFT of 331 million float32 weights with AdamW, plus activations
+GPU_MEMORY = 8  # GB: the planner fits every stage of profile paper into it (python -m helpers plan)
 
 
 class Machine(NamedTuple):

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import OPTConfig, OPTForCausalLM
 
-from helpers import models, preferences, training
+from helpers import doctor, models, preferences, training
 from helpers.errors import DataError, SettingsError
 from helpers.folders import read_json
 from helpers.planning import lengths, memory, rates, shapes
 from helpers.planning.plan import across_cards, fit, plan, precision_on
+from helpers.runs import DISK_MB
 from helpers.settings import DATA_CACHE, resolve
 
 OPT, JUDGE = shapes.PUBLISHED
@@ -109,6 +110,14 @@ def test_a_plan_for_16_gb_exists_for_every_stage_and_recipe():
         first = plan(settings, card)
         assert first.fits and first.download > 2e9
         assert all(stage.memory <= card.room and not stage.settings for stage in first.stages)
+
+
+def test_what_the_doctor_and_a_run_ask_for_is_enough():
+    settings = resolve(profile="paper").settings
+    found = plan(settings, rates.device_called(f"{doctor.GPU_MEMORY}GB"))
+    assert found.fits and not plan(settings, rates.device_called(f"{doctor.GPU_MEMORY - 3}GB")).fits
+    # Downloads lie on the disk twice where they are pickles: as they came and as safetensors.
+    assert found.disk + 2 * found.download < min(1e6 * DISK_MB["paper"], 1e9 * doctor.DISK["paper"])
 
 
 def test_a_small_card_gets_checkpointing_and_a_smaller_one_is_refused(opt):

@@ -13,7 +13,8 @@ from .units import GB, duration, size
 
 def plan_table(plan: Plan, settings: Settings) -> Table:
     """One row a stage: memory at its peak, rows at once, tokens, time and disk."""
-    where = f"{plan.device.name}, {plan.device.memory / GB:.0f} GB, {precision_on(settings, plan.device)}"
+    memory = "" if "GB" in plan.device.name else f", {plan.device.memory / GB:.0f} GB"
+    where = f"{plan.device.name}{memory}, {precision_on(settings, plan.device)}"
     table = _table("stage", "memory", "rows at once", "tokens", "time", "disk")
     table.title = f"{settings.profile}, {settings.recipe} recipe, on {where}"
     for stage in plan.stages:
