@@ -37,8 +37,14 @@ def comparisons(work: Path) -> dict[str, Comparison]:
     """What is measured, by name. work: a folder for what the processes share."""
     found = {}
     for kind in ("sft", "dpo"):
-        ways = {"ours": (ours, kind), "plain TRL": (plain, kind, False), "TRL's defaults": (plain, kind, True)}
-        found[kind] = Comparison(ways, (("ours", "plain TRL"), ("ours", "TRL's defaults")))
+        ways = {
+            "ours": (ours, kind),
+            "ours, bfloat16": (ours, kind, "live", "bfloat16"),  # TRL's default
+            "plain TRL": (plain, kind, False),
+            "TRL's defaults": (plain, kind, True),
+        }
+        others = (("ours", "plain TRL"), ("ours", "TRL's defaults"), ("ours, bfloat16", "TRL's defaults"))
+        found[kind] = Comparison(ways, others)
     ways = {precision: (wide, work, precision) for precision in ("bfloat16", "float32")}
     found["precision at OPT-350M's size"] = Comparison(ways, (("bfloat16", "float32"),), rounds=5)
     ways = {"compiled": (compiled, True), "not compiled": (compiled, False)}
@@ -60,11 +66,11 @@ def pairs() -> tuple[pd.DataFrame, pd.DataFrame]:
     return data.train, data.heldout
 
 
-def ours(kind: str, reference: str = "live") -> dict[str, float]:
+def ours(kind: str, reference: str = "live", precision: str = "auto") -> dict[str, float]:
     """Steps of the course's own training with the recommended recipe. What comes before the first step is not timed."""
     from helpers import training
 
-    settings = resolve(dpo_reference=reference).settings
+    settings = resolve(dpo_reference=reference, precision=precision).settings
     with tempfile.TemporaryDirectory() as out, measuring.steps_only():
         work = {"sft": training.train_sft, "dpo": training.train_dpo}[kind]
         return measuring.tokens_a_second(lambda: work(POLICY, *pairs(), settings, Path(out)), STEPS, WARM_UP)

@@ -67,7 +67,7 @@ def pretrain(
     plan = loop.plan(SFTConfig, settings, out, epochs=epochs, rate=rate, batch=BATCH, max_length=longest)
     data = [loop.dataset(pd.DataFrame({"text": list(rows)})) for rows in (texts, heldout_texts)]
     set_seed(settings.seed)
-    with quiet():
+    with quiet(), loop.labelled_only():
         trainer = SFTTrainer(
             model,
             plan,
@@ -125,7 +125,7 @@ def train_sft(
         max_length=settings.sft_max_length,
     )
     set_seed(settings.seed)
-    with quiet():
+    with quiet(), loop.labelled_only():
         trainer = SFTTrainer(model, plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer)
         ids = list(trainer.train_dataset["input_ids"])
         counts = loop.check_rows(trainer, len(train), ids, tokenizer.eos_token_id, "EOS")
@@ -160,7 +160,7 @@ def train_dpo(
     "none" the loss is the one that the paper prints. Where there is a reference and no dropout the first loss must be
     ln 2: CourseError, with the known causes, when it is not.
     """
-    with quiet():
+    with quiet(), loop.labelled_only():
         trainer = _dpo_trainer(policy, train, heldout, settings, out)
         tokenizer = trainer.processing_class
         if settings.dpo_reference == "precomputed":
@@ -198,7 +198,7 @@ def reference_of(
     policy: Path | str, train: pd.DataFrame, heldout: pd.DataFrame, settings: Settings, out: Path
 ) -> reference.Reference:
     """The log-probabilities that `train_dpo` takes as `known`, for the same rows and settings. `out`: as there."""
-    with quiet():
+    with quiet(), loop.labelled_only():
         return reference.compute(_dpo_trainer(policy, train, heldout, settings, out))
 
 

@@ -7,9 +7,11 @@ look at held-out data, and the order of the rows depends on seed and epoch alone
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pandas as pd
 import torch
@@ -114,6 +116,20 @@ def dataset(rows: pd.DataFrame) -> Dataset:
     if rows.empty:
         raise DataError("no rows to train on or to hold out: give more pairs or a greater max_length setting")
     return Dataset.from_pandas(rows, preserve_index=False)
+
+
+@contextmanager
+def labelled_only() -> Iterator[None]:
+    """Let TRL multiply only positions that have a label with the output head, on a processor as it does on a GPU.
+
+    Elsewhere it scores prompts and padding too and drops the result, because devices that compile would do so again
+    for every new shape. A processor compiles nothing: the loss is the same, and most of the head's work is saved.
+    """
+    from trl.trainer import utils
+
+    asked = "_use_triton"  # TRL 1.16's question before it picks positions; a version that asks nothing stays as it is
+    with mock.patch.object(utils, asked, lambda _: True) if hasattr(utils, asked) else nullcontext():
+        yield
 
 
 def check_rows(trainer, given: int, ids: Sequence[Sequence[int]], end: int, name: str) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 import hashlib
 import json
 import math
-from pathlib import Path
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import tiny
 import torch
+from trl import kernels
 
 from helpers import checkpoints, losses, models, reference, training
 from helpers import training_loop as loop
@@ -129,12 +130,12 @@ def test_a_precomputed_reference_is_the_same_reference(tmp_path):
     assert live.iloc[-1] < math.log(2) - 0.01 and before.to_numpy() == pytest.approx(live.to_numpy(), abs=1e-4)
 
 
-def trls_own_reference(settings, monkeypatch):
+def trls_own_reference(settings, out, monkeypatch):
     """The rows of a trainer that computes the reference itself, which the course does not let it do."""
     plan = loop.plan
     monkeypatch.setattr(loop, "plan", lambda *args, **more: plan(*args, **more, precompute_ref_log_probs=True))
     with models.quiet():
-        trainer = training._dpo_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, Path("unused"))
+        trainer = training._dpo_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, out)
     return trainer.train_dataset, trainer.eval_dataset
 
 
@@ -149,7 +150,7 @@ def test_the_kept_reference_is_trls(given, tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "TOKENS_AT_ONCE", 200)
     reference.save(training.reference_of(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path), tmp_path)
     for kept, own, rows in zip(
-        reference.load(tmp_path), trls_own_reference(settings, monkeypatch), (22, 12), strict=True
+        reference.load(tmp_path), trls_own_reference(settings, tmp_path, monkeypatch), (22, 12), strict=True
     ):
         assert kept["row"].tolist() == list(own["row"]) and (len(own) < rows) == ("dpo_max_length" in given)
         for side in reference.SIDES:
@@ -300,6 +301,29 @@ def test_a_step_keeps_its_rows_however_they_are_shared(batch, accumulate, proces
 def test_rows_that_cannot_be_shared_evenly_are_refused():
     with pytest.raises(SettingsError, match="16 rows cannot be shared evenly by 3 processes"):
         loop.share(16, 1, 3)
+
+
+@pytest.mark.parametrize("train", [sft, dpo])
+def test_only_positions_with_a_label_meet_the_head_and_the_losses_are_the_same(train, tmp_path, monkeypatch):
+    head, scored = kernels.ChunkedLogProbFunction.forward, []
+
+    def counted(ctx, hidden, *more):
+        scored.append(len(hidden))
+        return head(ctx, hidden, *more)
+
+    monkeypatch.setattr(kernels.ChunkedLogProbFunction, "forward", staticmethod(counted))
+    logs, heads = [], []
+    for name in ("labelled", "all"):
+        if name == "all":
+            monkeypatch.setattr(loop, "labelled_only", nullcontext)
+        train(tmp_path / name, sft_learning_rate=5e-3, dpo_learning_rate=5e-3)
+        logs.append(read(tmp_path / name)[0])
+        heads.append(sum(scored))
+        scored.clear()
+    assert heads[0] < 0.7 * heads[1]
+    for column in ("loss", "grad_norm"):
+        assert logs[0][column].to_numpy() == pytest.approx(logs[1][column].to_numpy(), abs=2e-4, nan_ok=True)
+    assert logs[0]["loss"].iloc[-1] < logs[0]["loss"].iloc[0] - 0.01
 
 
 @pytest.mark.parametrize("train", [sft, dpo])
