@@ -1,11 +1,13 @@
-"""Do length groups and bfloat16 change what is learned? Held-out losses of SFT and SFT+DPO over three seeds.
+"""Do length groups, fewer positions at the head and bfloat16 change what is learned? Held-out losses over three seeds.
 
 python -m benchmarks.loss_curves    writes loss_curves.json and loss_curves.svg beside this file. The plain way takes
-rows in random order and computes in float32; the others differ from it in one thing or in both.
+rows in random order, lets every position meet the output head and computes in float32; with length groups only
+positions with a label meet the head.
 """
 
 import os
 import tempfile
+from contextlib import nullcontext
 from typing import Any
 from unittest import mock
 
@@ -32,11 +34,13 @@ def train(groups: bool, precision: str, seed: int) -> dict[str, list[float]]:
     def order(lengths: list[int], *more: Any) -> Any:
         return made(lengths if groups else [0] * len(lengths), *more)
 
+    labelled = training_loop.labelled_only if groups else nullcontext
     made, given = training_loop.LengthGroups, {"train_pairs": PAIRS, "heldout_pairs": HELD_OUT, "precision": precision}
     with (
         tempfile.TemporaryDirectory() as results,
         mock.patch.dict(os.environ, COURSE_RESULTS=results),
         mock.patch.object(training_loop, "LengthGroups", order),
+        mock.patch.object(training_loop, "labelled_only", labelled),
     ):
         run = open_run(seed=seed, **given)
         logs = {name: stages.training_log(run, name) for name in TRAININGS}
