@@ -5,6 +5,7 @@ process with the same models; loading them is not timed. On a machine with a GPU
 """
 
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ import torch
 from benchmarks import measuring
 from benchmarks.training_speed import opt_350m
 from helpers import generation, models, open_run, scoring, stages
+from helpers.planning import rates
+from helpers.planning.shapes import shape_of_model
 from helpers.settings import DATA_CACHE, resolve
 
 NEW_TOKENS, LONGEST = 50, models.REWARD_MAX_LENGTH  # the authors' number; tokens that the judge reads
@@ -94,6 +97,7 @@ def compare(loaded: Loaded, prompts: Sequence[str], rounds: int) -> dict[str, An
         "prompts": len(prompts),
         "rounds": rounds,
         "speed_up": {what: measuring.ratio([*map(of, single)], [*map(of, batched)]) for what, of in took.items()},
+        "most_possible": _most_possible(loaded, prompts, batched[0].texts, [*map(took["both"], single)]),
         "same_answers": sum(same),
         "largest_gap_between_scores": float(f"{np.abs(single[0].scores - batched[0].scores)[same].max():.2g}"),
         "seconds": {
@@ -101,6 +105,23 @@ def compare(loaded: Loaded, prompts: Sequence[str], rounds: int) -> dict[str, An
             for name, all in found.items()
         },
     }
+
+
+def _most_possible(loaded: Loaded, prompts: Sequence[str], texts: Sequence[str], single: Sequence[float]) -> float:
+    """How many times faster than one by one a way would be that spent no time on anything but products with weights.
+
+    Each token meets the layers once, and those that say the next token the policy's head too, at the rate of large
+    matrix products on this device. Attention counts as nothing.
+    """
+    (policy, tokenizer), (judge, reader) = loaded
+    said = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    answered = sum(min(NEW_TOKENS, len(ids) + 1) for ids in said)  # with EOS
+    read = sum(map(len, tokenizer(list(prompts))["input_ids"])) + answered - len(texts)  # the last one is not read
+    head = policy.get_output_embeddings().weight.numel()
+    judged = sum(map(len, scoring.encode_pairs(reader, prompts, texts)["input_ids"]))
+    products = 2 * ((shape_of_model(policy).inside - head) * read + head * answered)
+    products += 2 * shape_of_model(judge).inside * judged
+    return round(statistics.median(single) / (products / rates.matrix_rate(policy.device.type, bfloat16=False)), 2)
 
 
 def embedded() -> dict[str, Any]:
