@@ -1,6 +1,6 @@
 """Reward-model scores: one raw logit for a (prompt, response) pair, higher is better."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,8 @@ import pandas as pd
 import torch
 
 from .models import REWARD_MAX_LENGTH, load_reward_model
+
+STRETCH = 1.1  # a batch's longest row over its shortest: all of a row is computed, padding too
 
 
 def score(
@@ -26,17 +28,32 @@ def score(
     prompt, never the response (``only_first``, truncation from the left).
     """
     model, tokenizer = reward_model if isinstance(reward_model, tuple) else load_reward_model(reward_model, device)
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) + len(responses[i]), i))
     scores = np.zeros(len(prompts))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = encode_pairs(tokenizer, [prompts[i] for i in rows], [responses[i] for i in rows], max_length)
+    if not len(prompts):
+        return scores
+    encoded = encode_pairs(tokenizer, prompts, responses, max_length)
+    done = 0
+    for rows in _alike([*map(len, encoded["input_ids"])], batch_size):
+        batch = {name: [values[i] for i in rows] for name, values in encoded.items()}
         padded = tokenizer.pad(batch, return_tensors="pt").to(model.device)
         with torch.inference_mode():
             scores[rows] = model(**padded).logits[:, 0].double().cpu().numpy()
+        done += len(rows)
         if progress:
-            progress(start + len(rows), len(order))
+            progress(done, len(prompts))
     return scores
+
+
+def _alike(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Rows of like length together, the shortest first: `most` at once, none of them much longer than the first."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) == most or lengths[i] > STRETCH * lengths[batch[0]]):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def encode_pairs(tokenizer, prompts: Sequence[str], responses: Sequence[str], max_length: int = REWARD_MAX_LENGTH):

@@ -20,7 +20,7 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import PrinterCallback, TrainerCallback
 
 from . import checkpoints, processes, sharing
-from .errors import CourseError, DataError
+from .errors import CourseError, DataError, SettingsError
 from .folders import write_json
 from .generation import generate
 from .models import count_parameters, pick_device, quiet, wants_bfloat16
@@ -94,8 +94,11 @@ def plan(
 def fits(settings: Settings, kind: str, model: torch.nn.Module) -> Fitting:
     """How SFT or DPO ("sft", "dpo") of a model fits into this device's memory; None where weights are in parts (FSDP).
 
-    Raises DataError when not even one row does.
+    Raises DataError when not even one row does, SettingsError when a row may be longer than the policy can see.
     """
+    longest, sees = getattr(settings, f"{kind}_max_length"), model.config.max_position_embeddings
+    if longest > sees:
+        raise SettingsError(f"{kind}_max_length = {longest}, but this policy sees {sees} tokens: lower it to {sees}")
     if processes.sharded():
         return None
     device = rates.this_device(settings.device)

@@ -1,10 +1,14 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import tiny
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers import models
-from helpers.scoring import encode_pairs, pair_scores, score
+from helpers.scoring import STRETCH, _alike, encode_pairs, pair_scores, score
 
 PAIRS = tiny.made_up(11)
 PROMPTS, RESPONSES = list(PAIRS["prompt"]), [*PAIRS["chosen"][:-1], ""]
@@ -18,7 +22,7 @@ def test_batches_give_what_one_row_at_a_time_gives():
     alone = run(batch_size=1)
     assert alone.dtype == np.float64 and alone.shape == (11,) and alone.std() > 0.01
     for batch_size in (3, 50):
-        np.testing.assert_allclose(run(batch_size=batch_size), alone, atol=1e-3)
+        np.testing.assert_allclose(run(batch_size=batch_size), alone, atol=1e-5)
 
 
 def test_a_score_is_the_raw_logit_of_question_and_answer():
@@ -57,7 +61,18 @@ def test_progress_and_order():
     heard = []
     backwards = run(PROMPTS[::-1], RESPONSES[::-1], progress=lambda done, total: heard.append((done, total)))
     np.testing.assert_allclose(backwards[::-1], run(), atol=1e-3)
-    assert heard == [(4, 11), (8, 11), (11, 11)]
+    done = [0, *(rows for rows, _ in heard)]
+    assert done[-1] == 11 and {total for _, total in heard} == {11}
+    assert all(0 < now - before <= 4 for before, now in pairwise(done))
+
+
+@given(st.lists(st.integers(1, 512), max_size=60), st.integers(1, 9))
+def test_batches_hold_every_row_once_and_rows_of_like_length(lengths, most):
+    batches = list(_alike(lengths, most))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        own = [lengths[i] for i in batch]
+        assert 0 < len(batch) <= most and max(own) <= STRETCH * min(own)
 
 
 def test_pair_scores_keep_the_index():

@@ -357,6 +357,12 @@ def test_a_batch_is_split_where_memory_is_short_and_refused_where_there_is_none(
     assert first == pytest.approx(second, abs=2e-4)
 
 
+@pytest.mark.parametrize("train", [sft, dpo])
+def test_rows_longer_than_the_policy_sees_are_refused(train, tmp_path):
+    with pytest.raises(SettingsError, match=f"{train.__name__}_max_length = 160, but this policy sees 128 tokens"):
+        train(tmp_path, sft_max_length=160, dpo_max_length=160)
+
+
 def test_what_a_training_took_is_written_beside_it(tmp_path):
     dpo(tmp_path)
     timing = json.loads((tmp_path / "timing.json").read_text())
