@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
 
     ways: dict[str, tuple[Any, ...]]
     pairs: tuple[tuple[str, str], ...]
-    rounds: int = 6
+    rounds: int = 5
 
 
 def comparisons(work: Path) -> dict[str, Comparison]:
@@ -53,7 +53,7 @@ def comparisons(work: Path) -> dict[str, Comparison]:
     found["reference, steps"] = Comparison({kind: (ours, "dpo", kind) for kind in references}, first)
     for passes in (1, 2):
         ways = {kind: (whole, kind, passes) for kind in references}
-        found[f"reference, a whole training of {passes}"] = Comparison(ways, first, rounds=5)
+        found[f"reference, a whole training of {passes}"] = Comparison(ways, first, rounds=3)
     return found
 
 

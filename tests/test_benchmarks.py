@@ -20,10 +20,12 @@ def test_every_script_is_in_the_readme_and_says_how_it_is_run(script):
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_every_record_says_how_it_was_made(path):
     found = json.loads(path.read_text("utf-8"))
-    records = [found] if "command" in found else list(found.values())
-    for record in records:
-        assert record["command"].startswith(f"python -m benchmarks.{path.stem}")
-        assert {"date", "device", "versions"} <= record.keys()
+    if path.stem == "rates":  # a rehearsal keeps these
+        records = found["measured"]
+    else:
+        records = [found] if "command" in found else list(found.values())
+        assert all(record["command"].startswith(f"python -m benchmarks.{path.stem}") for record in records)
+    assert records and all({"date", "device", "versions"} <= record.keys() for record in records)
 
 
 def test_a_ratio_is_that_of_neighbours():
