@@ -46,9 +46,9 @@ def comparisons(work: Path) -> dict[str, Comparison]:
         others = (("ours", "plain TRL"), ("ours", "TRL's defaults"), ("ours, bfloat16", "TRL's defaults"))
         found[kind] = Comparison(ways, others)
     ways = {precision: (wide, work, precision) for precision in ("bfloat16", "float32")}
-    found["precision at OPT-350M's size"] = Comparison(ways, (("bfloat16", "float32"),), rounds=5)
+    found["precision at OPT-350M's size"] = Comparison(ways, (("bfloat16", "float32"),))
     ways = {"compiled": (compiled, True), "not compiled": (compiled, False)}
-    found["torch.compile"] = Comparison(ways, (("compiled", "not compiled"),), rounds=5)
+    found["torch.compile"] = Comparison(ways, (("compiled", "not compiled"),))
     references, first = ("precomputed", "live"), (("precomputed", "live"),)
     found["reference, steps"] = Comparison({kind: (ours, "dpo", kind) for kind in references}, first)
     for passes in (1, 2):
