@@ -79,7 +79,7 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             return None
 
-    return {name: version(name) for name in ("torch", "transformers", "trl", "peft", "datasets")}
+    return {name: version(name) for name in ("torch", "transformers", "trl", "peft", "datasets", "ctranslate2")}
 
 
 def seal(folder: Path, record: dict[str, Any]) -> None:

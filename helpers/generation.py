@@ -1,12 +1,17 @@
-"""Batched decoding: greedy, with the same tokens as one prompt at a time, or sampled from the policy."""
+"""Batched decoding: greedy, with the same tokens as one prompt at a time, or sampled from the policy.
 
-from collections.abc import Callable, Sequence
+Small policies on a processor answer through an inference engine, the others through transformers.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 from transformers import DynamicCache, GenerationConfig
 
+from . import inference_engine
+from .batching import by_length
 from .errors import SettingsError
 from .models import load_policy, load_tokenizer, quiet
 
@@ -26,8 +31,9 @@ def generate(
     Greedy answers show what a policy holds likeliest, sampled ones the whole of what it has learned. Samples depend on
     the batch size too.
 
-    policy: a folder, hub id, or (model, tokenizer). Prompts are sorted by length, padded on the left (OPT reads its
-    positions from the attention mask, so padding changes nothing), and answers come back in the order given.
+    policy: a folder, hub id, or (model, tokenizer). Prompts are sorted by length and, for transformers, padded on the
+    left (OPT reads its positions from the attention mask, so padding changes nothing). Answers come back in the order
+    given.
     Returns a DataFrame with columns response (text without EOS, not stripped), tokens (generated, with EOS) and
     ended (whether the model said EOS before ``max_new_tokens``). ``progress`` is told (done, all) after a batch.
     A prompt that leaves no room for the answer loses its oldest tokens; SettingsError when none would be left. The
@@ -36,12 +42,11 @@ def generate(
     model, tokenizer = (
         policy if isinstance(policy, tuple) else (load_policy(policy, device=device), load_tokenizer(policy))
     )
-    answer = _likeliest if sample_seed is None else _sampled
     room = model.config.max_position_embeddings - max_new_tokens
     if room < 2:
         raise SettingsError(f"max_new_tokens = {max_new_tokens} leaves no room for a prompt: lower it")
     ids = [_newest(row, room, tokenizer) for row in tokenizer(list(prompts))["input_ids"]] if len(prompts) else []
-    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    batches = list(by_length([*map(len, ids)], lambda together, *_: together <= batch_size))
     answers: list[tuple[str, int, bool]] = [("", 0, False)] * len(ids)
     was_training = model.training
     model.eval()
@@ -49,19 +54,28 @@ def generate(
     if sample_seed is not None:
         torch.manual_seed(sample_seed)
     try:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = _left_pad([ids[i] for i in rows], tokenizer.pad_token_id, model.device)
-            with torch.inference_mode():
-                found = answer(model, tokenizer, batch, max_new_tokens)
-            for row, new in zip(rows, found, strict=True):
-                answers[row] = _read(new, tokenizer)
+        found = _answers(model, tokenizer, [[ids[i] for i in rows] for rows in batches], max_new_tokens, sample_seed)
+        done = 0
+        for rows, new in zip(batches, found, strict=True):
+            for row, tokens in zip(rows, new, strict=True):
+                answers[row] = _read(tokens, tokenizer)
+            done += len(rows)
             if progress:
-                progress(start + len(rows), len(order))
+                progress(done, len(ids))
     finally:
         model.train(was_training)
         torch.set_rng_state(state)
     return pd.DataFrame(answers, columns=["response", "tokens", "ended"])
+
+
+def _answers(
+    model, tokenizer, batches: Sequence[list[list[int]]], most: int, sample_seed: int | None
+) -> Iterator[list[list[int]]]:
+    """New token ids of every row, batch by batch, each as soon as it is there."""
+    if sample_seed is None and inference_engine.takes(model):
+        return inference_engine.likeliest(model, batches, tokenizer.eos_token_id, most)
+    answer = _likeliest if sample_seed is None else _sampled
+    return (answer(model, tokenizer, _left_pad(rows, tokenizer.pad_token_id, model.device), most) for rows in batches)
 
 
 def _newest(ids: list[int], room: int, tokenizer) -> list[int]:
@@ -79,6 +93,7 @@ def _left_pad(rows: list[list[int]], pad: int, device) -> dict[str, torch.Tensor
     return {"input_ids": ids, "attention_mask": mask}
 
 
+@torch.inference_mode()
 def _likeliest(model, tokenizer, batch: dict[str, torch.Tensor], most: int) -> list[list[int]]:
     """The likeliest next token of every row, again and again: what ``model.generate`` gives, but a row that said EOS
     leaves the batch, so that nothing is computed for it any more."""
@@ -103,6 +118,7 @@ def _likeliest(model, tokenizer, batch: dict[str, torch.Tensor], most: int) -> l
     return found
 
 
+@torch.inference_mode()
 def _sampled(model, tokenizer, batch: dict[str, torch.Tensor], most: int) -> list[list[int]]:
     settings = GenerationConfig(
         max_new_tokens=most,

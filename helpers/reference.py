@@ -4,13 +4,14 @@ The reference never changes while DPO trains, so its values can be kept and shar
 the same policy with the same pairs, whatever their beta, rate, batch or LoRA.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from . import processes
+from .batching import by_length
 from .errors import CourseError
 
 SIDES, SPLITS = ("chosen", "rejected"), ("train", "heldout")
@@ -30,9 +31,9 @@ def compute(trainer) -> Reference:
 
 
 def _of(trainer, rows) -> pd.DataFrame:
-    lengths = [len(p) + max(len(c), len(r)) for p, c, r in zip(*_ids(rows), strict=True)]
-    order = sorted(range(len(rows)), key=lengths.__getitem__)  # neighbours of like length: little padding
-    batches = list(_batches(order, [min(length, trainer.args.max_length) for length in lengths]))
+    most = trainer.args.max_length
+    lengths = [min(len(p) + max(len(c), len(r)), most) for p, c, r in zip(*_ids(rows), strict=True)]
+    batches = list(by_length(lengths, lambda together, _, longest: together * longest <= TOKENS_AT_ONCE))
     found: dict[int, tuple[float, ...]] = {}
     for batch in batches[processes.index() :: processes.count()]:
         inputs = trainer._prepare_inputs(trainer.data_collator([rows[i] for i in batch]))
@@ -50,18 +51,6 @@ def _of(trainer, rows) -> pd.DataFrame:
 
 def _ids(rows) -> list[Sequence[Sequence[int]]]:
     return [rows[f"{part}_ids"] for part in ("prompt", *SIDES)]
-
-
-def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows in order of length, as many at once as TOKENS_AT_ONCE allows, one at least."""
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * lengths[i] > TOKENS_AT_ONCE:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def give(trainer, known: Reference | None) -> None:

@@ -1,12 +1,13 @@
 """Reward-model scores: one raw logit for a (prompt, response) pair, higher is better."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from .batching import by_length
 from .models import REWARD_MAX_LENGTH, load_reward_model
 
 STRETCH = 1.1  # a batch's longest row over its shortest: all of a row is computed, padding too
@@ -33,7 +34,11 @@ def score(
         return scores
     encoded = encode_pairs(tokenizer, prompts, responses, max_length)
     done = 0
-    for rows in _alike([*map(len, encoded["input_ids"])], batch_size):
+
+    def fits(rows: int, shortest: int, longest: int) -> bool:
+        return rows <= batch_size and longest <= STRETCH * shortest
+
+    for rows in by_length([*map(len, encoded["input_ids"])], fits):
         batch = {name: [values[i] for i in rows] for name, values in encoded.items()}
         padded = tokenizer.pad(batch, return_tensors="pt").to(model.device)
         with torch.inference_mode():
@@ -42,18 +47,6 @@ def score(
         if progress:
             progress(done, len(prompts))
     return scores
-
-
-def _alike(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Rows of like length together, the shortest first: `most` at once, none of them much longer than the first."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) == most or lengths[i] > STRETCH * lengths[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def encode_pairs(tokenizer, prompts: Sequence[str], responses: Sequence[str], max_length: int = REWARD_MAX_LENGTH):

@@ -2,6 +2,7 @@ import pytest
 import tiny
 import torch
 
+from helpers import inference_engine
 from helpers.errors import SettingsError
 from helpers.generation import generate
 
@@ -12,6 +13,13 @@ def run(prompts=PROMPTS, policy=None, batch_size=4, max_new_tokens=12, **more):
     return generate(
         policy or tiny.policy(), prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, device="cpu", **more
     )
+
+
+@pytest.fixture(params=["inference engine", "transformers"], autouse=True)
+def way(request, monkeypatch):
+    """Every test of this file runs through both ways to decode."""
+    if request.param == "transformers":
+        monkeypatch.setattr(inference_engine, "takes", lambda model: False)
 
 
 def test_batches_give_what_one_prompt_at_a_time_gives():

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from helpers import models
-from helpers.scoring import STRETCH, _alike, encode_pairs, pair_scores, score
+from helpers.batching import by_length
+from helpers.scoring import STRETCH, encode_pairs, pair_scores, score
 
 PAIRS = tiny.made_up(11)
 PROMPTS, RESPONSES = list(PAIRS["prompt"]), [*PAIRS["chosen"][:-1], ""]
@@ -62,16 +61,23 @@ def test_progress_and_order():
     backwards = run(PROMPTS[::-1], RESPONSES[::-1], progress=lambda done, total: heard.append((done, total)))
     np.testing.assert_allclose(backwards[::-1], run(), atol=1e-3)
     lengths = [len(ids) for ids in encode_pairs(tiny.judge()[1], PROMPTS, RESPONSES)["input_ids"]]
-    assert heard == [(done, 11) for done in accumulate(map(len, _alike(lengths, 4)))] and heard[-1] == (11, 11)
+    batches = by_length(lengths, lambda rows, shortest, longest: rows <= 4 and longest <= STRETCH * shortest)
+    told = [(done, 11) for done in accumulate(map(len, batches))]
+    assert heard == told and heard[-1] == (11, 11)
 
 
-@given(st.lists(st.integers(1, 512), max_size=60), st.integers(1, 9))
-def test_batches_hold_every_row_once_and_rows_of_like_length(lengths, most):
-    batches = list(_alike(lengths, most))
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        own = [lengths[i] for i in batch]
-        assert 0 < len(batch) <= most and max(own) <= STRETCH * min(own)
+def test_rows_of_unlike_length_do_not_share_a_batch(monkeypatch):
+    model = tiny.judge()[0]
+    widths, forward = [], model.forward
+
+    def seen(**batch):
+        widths.append(batch["attention_mask"].sum(dim=1).tolist())
+        return forward(**batch)
+
+    monkeypatch.setattr(model, "forward", seen)
+    run(batch_size=50)
+    assert sum(map(len, widths)) == len(PROMPTS) and len(widths) > 1
+    assert all(max(batch) <= STRETCH * min(batch) for batch in widths)
 
 
 def test_pair_scores_keep_the_index():
