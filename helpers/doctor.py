@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 
@@ -94,7 +95,8 @@ def look() -> tuple[Machine, str]:
 
 def compare_with_lock(pyproject: str, lock: str) -> tuple[list[str], list[str]]:
     """(missing, differing): what the course needs directly and is not installed, or is installed in another version."""
-    needed = [re.match(r"[\w-]+", line)[0] for line in tomllib.loads(pyproject)["project"]["dependencies"]]
+    wanted = map(Requirement, tomllib.loads(pyproject)["project"]["dependencies"])
+    needed = [line.name for line in wanted if line.marker is None or line.marker.evaluate()]  # on this system
     locked: dict[str, list[str]] = {}
     for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", lock, flags=re.M):
         locked.setdefault(name, []).append(version)  # one name may have several versions, for several Pythons

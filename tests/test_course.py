@@ -206,7 +206,8 @@ def test_doctor_gives_reasons():
 
 
 def test_doctor_compares_with_the_lock():
-    pyproject = '[project]\ndependencies = ["pytest>=9", "no-such-package>=1"]'
+    elsewhere = "only-elsewhere>=1; sys_platform == 'somewhere'"
+    pyproject = f'[project]\ndependencies = ["pytest>=9", "no-such-package>=1", "{elsewhere}"]'
     assert compare_with_lock(pyproject, "pytest==0.1 \\\n") == (
         ["no-such-package"],
         [f"pytest {pytest.__version__} (lock: 0.1)"],
