@@ -86,7 +86,7 @@ def plain(kind: str, defaults: bool) -> dict[str, float]:
     from datasets import Dataset
     from peft import LoraConfig
 
-    from helpers import models
+    from helpers import models, training_loop
 
     s, (train, _) = resolve().settings, pairs()
     same = {
@@ -94,7 +94,7 @@ def plain(kind: str, defaults: bool) -> dict[str, float]:
         "max_length": getattr(s, f"{kind}_max_length"),
         "learning_rate": getattr(s, f"{kind}_learning_rate"),
         "bf16": models.wants_bfloat16(s),
-        "activation_checkpointing": s.activation_checkpointing,
+        training_loop.checkpointing_field(): s.activation_checkpointing,
     }
     if kind == "sft":
         config, trainer, more = trl.SFTConfig, trl.SFTTrainer, {}

@@ -6,6 +6,7 @@ look at held-out data, and the order of the rows depends on seed and epoch alone
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,7 +18,7 @@ import pandas as pd
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils.memory import clear_device_cache
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from . import checkpoints, processes, sharing
 from .errors import CourseError, DataError, SettingsError
@@ -44,6 +45,15 @@ MEASURED = ["loss", "grad_norm", "learning_rate"]
 MEASURED += [f"rewards/{what}" for what in ("chosen", "rejected", "margins", "accuracies")]
 MEASURED += ["logps/chosen", "logps/rejected", "entropy", "mean_token_accuracy", "accuracy", "margin"]
 MEASURED += ["generated_length", "eos_rate"]
+
+
+def checkpointing_field() -> str:
+    """The field of transformers' TrainingArguments that turns activation checkpointing on or off.
+
+    It is `activation_checkpointing` from transformers 5.23.0 on and was `gradient_checkpointing` before.
+    """
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    return "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
 
 
 def plan(
@@ -73,7 +83,7 @@ def plan(
         "seed": settings.seed,
         "use_cpu": pick_device(settings.device) != "cuda",
         "bf16": wants_bfloat16(settings),
-        "activation_checkpointing": checkpointing,
+        checkpointing_field(): checkpointing,
         "logging_nan_inf_filter": False,  # a loss that is not a number shall show
         "logging_strategy": "no",  # _Watch says when to log, evaluate and save
         "eval_strategy": "no",
@@ -267,7 +277,7 @@ def run(
         raise CourseError(
             f"the GPU's memory is too small for {at_once} rows at once: run again with -p rows_at_once="
             f"{max(1, at_once // 2)}"
-            + ("" if args.activation_checkpointing else " or -p activation_checkpointing=True")
+            + ("" if getattr(args, checkpointing_field()) else " or -p activation_checkpointing=True")
         ) from None
     if processes.is_main():
         tokens = [min(length, args.max_length) for length in sequences or lengths]

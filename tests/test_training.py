@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import math
@@ -8,7 +9,6 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from trl import kernels
 
 from helpers import checkpoints, losses, models, reference, training
 from helpers import training_loop as loop
@@ -305,6 +305,7 @@ def test_rows_that_cannot_be_shared_evenly_are_refused():
 
 @pytest.mark.parametrize("train", [sft, dpo])
 def test_only_positions_with_a_label_meet_the_head_and_the_losses_are_the_same(train, tmp_path, monkeypatch):
+    kernels = pytest.importorskip("trl.kernels", reason="TRL before 1.14 leaves no place to count at")
     head, scored = kernels.ChunkedLogProbFunction.forward, []
 
     def counted(ctx, hidden, *more):
@@ -324,6 +325,28 @@ def test_only_positions_with_a_label_meet_the_head_and_the_losses_are_the_same(t
     for column in ("loss", "grad_norm"):
         assert logs[0][column].to_numpy() == pytest.approx(logs[1][column].to_numpy(), abs=2e-4, nan_ok=True)
     assert logs[0]["loss"].iloc[-1] < logs[0]["loss"].iloc[0] - 0.01
+
+
+@pytest.mark.parametrize("train", [sft, dpo])
+@pytest.mark.parametrize("asked", [False, True])
+def test_activations_are_computed_again_exactly_where_asked(train, asked, tmp_path, monkeypatch):
+    run, seen = loop.run, []
+
+    def watched(trainer, *args, **more):
+        run(trainer, *args, **more)
+        seen.append((trainer.model.is_gradient_checkpointing, getattr(trainer.args, loop.checkpointing_field())))
+
+    monkeypatch.setattr(loop, "run", watched)
+    train(tmp_path, activation_checkpointing=asked, sft_epochs=1.0, dpo_epochs=1.0)
+    assert seen == [(asked, asked)]
+
+
+@pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
+def test_the_field_for_checkpointing_is_the_newest_that_transformers_knows(name, monkeypatch):
+    names = dict.fromkeys([name, "gradient_checkpointing"])  # the old name stays beside the new one
+    known = dataclasses.make_dataclass("TrainingArguments", [(field, bool, False) for field in names])
+    monkeypatch.setattr(loop, "TrainingArguments", known)
+    assert loop.checkpointing_field() == name
 
 
 @pytest.mark.parametrize("train", [sft, dpo])
