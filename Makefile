@@ -14,14 +14,16 @@ TORCH_BLOCKS = ^(torch==|triton==|nvidia-|cuda-)
 COURSE_RESULTS ?= $(CURDIR)/results
 export COURSE_RESULTS
 
-.PHONY: help course test lab lock clean
+.PHONY: help course test test-oldest test-newest lab lock clean
 
 help:
 	@echo "make course   run every notebook on the embedded data; results/mini/ holds metrics.json and report.html"
 	@echo "make test     unit tests, then every notebook against its saved outputs"
+	@echo "make test-oldest, make test-newest"
+	@echo "               unit tests and the smoke course with the oldest or newest packages that pyproject.toml allows"
 	@echo "make lab      open the notebooks in JupyterLab"
 	@echo "make lock     resolve pyproject.toml again into requirements.lock"
-	@echo "make clean    remove .venv and caches (results/ stays)"
+	@echo "make clean    remove the environments and caches (results/ stays)"
 	@echo "options       PYTHON=python3.12   TORCH_WHEEL=path|version   COURSE_RESULTS=folder"
 
 course: $(STAMP)
@@ -32,15 +34,25 @@ test: $(STAMP)
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest --nbval-lax --nbval-kernel-startup-timeout 300 notebooks
 
+# An environment of its own from pyproject.toml instead of the lock, made anew each time. The rules for formatting and
+# for the lock are left out: they belong to the locked ruff and to the lock. UV_TORCH_BACKEND=cpu takes torch without CUDA.
+test-oldest: RESOLUTION = lowest-direct
+test-newest: RESOLUTION = highest
+test-oldest test-newest: test-%: $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-$*
+	$(BIN)/uv pip install --python .venv-$*/bin/python --resolution $(RESOLUTION) --editable ".[course,test]"
+	COURSE_PACKAGES=$* .venv-$*/bin/python -m pytest tests --ignore tests/test_house.py
+	COURSE_RESULTS=$(CURDIR)/.venv-$*/results .venv-$*/bin/python -m helpers run --profile smoke
+
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 lock: $(STAMP)
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra test --universal --python-version 3.11 \
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra course --extra test --universal --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --output-file requirements.lock
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-oldest .venv-newest .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find helpers tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
 # pip fetches only uv, by its hash in the lock; uv installs the rest in a fraction of pip's time. Nothing here asks

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from helpers import folders
+from helpers import extras, folders
 from helpers.errors import CourseError, SettingsError
 from helpers.execution import execute, write_clean
 from helpers.progress import Display
@@ -123,8 +123,9 @@ def run_course(
 
     given: the parameters, checked before anything starts. only: some notebooks, see `select`; nothing is finished then.
     force: also what is up to date. finish(run) makes the results and returns their files, relative to the run folder.
-    Raises SettingsError or DataError before anything starts, NotebookFailed at the first failing cell.
+    Raises CourseError (packages, settings or data) before anything starts, NotebookFailed at the first failing cell.
     """
+    extras.require_notebooks()
     given = without_defaults(given)
     resolved, chosen = resolve(**given), select(only, folder)
     run = open_run(**given)

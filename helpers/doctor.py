@@ -8,15 +8,14 @@ import platform
 import re
 import shutil
 import sys
-import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 
+from helpers import extras
 from helpers.errors import CourseError
 from helpers.settings import BY_PROFILE, DATA_CACHE, PROFILES, ROOT, results_root
 
@@ -75,9 +74,9 @@ def obstacles(profile: str, machine: Machine) -> list[str]:
 
 def look() -> tuple[Machine, str]:
     """The machine, and a remark on packages whose versions differ from the lock ("" if none does)."""
-    missing, differing = compare_with_lock(
-        *((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "requirements.lock"))
-    )
+    pyproject, lock = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "requirements.lock"))
+    always, notebooks = extras.needed(pyproject), extras.needed(pyproject, "course")
+    differing = differing_from_lock(always + notebooks, lock)
     gpu_name, gpu = _gpu()
     root = results_root()
     existing = next(place for place in (root, *root.parents) if place.exists())
@@ -87,29 +86,35 @@ def look() -> tuple[Machine, str]:
         disk=shutil.disk_usage(existing).free / GB,
         gpu=gpu / GB,
         gpu_name=gpu_name,
-        packages=f"missing: {', '.join(missing)} (make course installs them)" if missing else None,
+        packages=packages_problem(extras.missing(always), extras.missing(notebooks)),
         data=_data_problem(),
     )
     return machine, f"not as in requirements.lock: {', '.join(differing)}" if differing else ""
 
 
-def compare_with_lock(pyproject: str, lock: str) -> tuple[list[str], list[str]]:
-    """(missing, differing): what the course needs directly and is not installed, or is installed in another version."""
-    wanted = map(Requirement, tomllib.loads(pyproject)["project"]["dependencies"])
-    needed = [line.name for line in wanted if line.marker is None or line.marker.evaluate()]  # on this system
+def packages_problem(always: list[str], notebooks: list[str]) -> str | None:
+    """What to say about missing packages, those that everything needs and those that only notebooks need."""
+    if always:
+        return f"missing: {', '.join(always + notebooks)} (make course installs them)"
+    if notebooks:
+        return (
+            f"missing: {', '.join(notebooks)}, which only notebooks need (make course installs them; "
+            "python -m helpers train runs without)"
+        )
+    return None
+
+
+def differing_from_lock(names: list[str], lock: str) -> list[str]:
+    """Of the named packages those that are installed in another version than the lock's, with both versions."""
     locked: dict[str, list[str]] = {}
     for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", lock, flags=re.M):
         locked.setdefault(name, []).append(version)  # one name may have several versions, for several Pythons
-    missing, differing = [], []
-    for name in needed:
-        try:
-            installed = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            missing.append(name)
-            continue
+    differing = []
+    for name in set(names) - set(extras.missing(names)):
+        installed = metadata.version(name)
         if installed not in locked.get(name, []):
             differing.append(f"{name} {installed} (lock: {' or '.join(locked.get(name, ['-']))})")
-    return missing, differing
+    return sorted(differing)
 
 
 def memory() -> int:

@@ -111,7 +111,7 @@ def test_open_ends_are_no_flaw_where_they_are_usual():
     assert audit.detect(pd.concat(usual[:1] + rare, ignore_index=True))["truncated"].sum() == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), min_size=1, max_size=6))
 def test_any_text_can_be_audited(texts):
     rows = pd.concat([one(HUMAN + a + ASSISTANT + b, HUMAN + a + ASSISTANT + a) for a, b in texts], ignore_index=True)
@@ -186,7 +186,7 @@ def test_a_test_row_that_resembles_a_train_row_is_nearly_leaked():
     assert not found["near_duplicate"].any() and not audit.detect(rows, similar=0.95)["nearly_leaked"].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 60), min_size=8, max_size=30), min_size=2, max_size=12))
 def test_the_bands_lose_few_of_the_rows_that_are_alike(texts):
     """Against the plain way, every row with every other: nothing too much, and nothing lost that is nearly equal."""

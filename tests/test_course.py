@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from helpers import course, stages
 from helpers.__main__ import _four_models, app
 from helpers.console import parameters
-from helpers.doctor import Machine, compare_with_lock, obstacles
+from helpers.doctor import Machine, differing_from_lock, obstacles, packages_problem
 from helpers.errors import CourseError, SettingsError
 from helpers.execution import NotebookFailed
 from helpers.metrics import PUBLISHED, MetricsFile, evaluate
@@ -206,12 +206,15 @@ def test_doctor_gives_reasons():
 
 
 def test_doctor_compares_with_the_lock():
-    elsewhere = "only-elsewhere>=1; sys_platform == 'somewhere'"
-    pyproject = f'[project]\ndependencies = ["pytest>=9", "no-such-package>=1", "{elsewhere}"]'
-    assert compare_with_lock(pyproject, "pytest==0.1 \\\n") == (
-        ["no-such-package"],
-        [f"pytest {pytest.__version__} (lock: 0.1)"],
-    )
+    names = ["pytest", "no-such-package"]
+    assert differing_from_lock(names, "pytest==0.1 \\\n") == [f"pytest {pytest.__version__} (lock: 0.1)"]
+    assert differing_from_lock(names, f"pytest==0.1 \\\npytest=={pytest.__version__} \\\n") == []
+
+
+def test_doctor_tells_what_only_notebooks_need():
+    assert packages_problem([], []) is None
+    assert "train runs without" in packages_problem([], ["jupyterlab"])
+    assert packages_problem(["torch"], ["jupyterlab"]) == "missing: torch, jupyterlab (make course installs them)"
 
 
 def test_the_end_of_a_run_is_metrics_and_a_report(results, monkeypatch):

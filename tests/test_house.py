@@ -90,9 +90,8 @@ def test_the_lock_names_no_index():
 
 def test_the_lock_covers_what_pyproject_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = {
-        re.match(r"[\w-]+", line)[0] for line in project["dependencies"] + project["optional-dependencies"]["test"]
-    }
+    extras = project["optional-dependencies"]
+    asked = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"] + extras["course"] + extras["test"]}
     locked = {requirement.partition("==")[0] for requirement in requirements()}
     assert asked <= locked, "make lock"
 

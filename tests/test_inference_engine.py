@@ -42,7 +42,7 @@ class Words:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(batches=st.lists(st.lists(ROWS, min_size=1, max_size=12), min_size=1, max_size=3))
 def test_the_tokens_are_those_of_transformers(name, batches):
     model = MODELS[name]

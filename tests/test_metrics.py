@@ -22,7 +22,7 @@ ARTEFACTS = Path(__file__).parents[2] / "shared/paper/artefacts/data/responses"
 FILES = {"base": "1_base", "sft": "2_sft", "dpo": "3_dpo", "sft_dpo": "4_sftdpo"}
 passed_lists = st.lists(st.booleans(), min_size=1, max_size=40)
 paired_lists = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30)
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 def frame(harmful, helpful) -> pd.DataFrame:
@@ -125,7 +125,7 @@ def test_intervals_contain_the_value_and_stay_within_percent(harmless, helpful):
         assert rate.low < rate.high
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(paired_lists, paired_lists)
 def test_comparisons_are_sound_and_swapping_models_negates_them(harmful, helpful):
     forward = two_models(harmful, helpful).comparisons

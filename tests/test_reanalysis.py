@@ -124,7 +124,7 @@ def test_grim_finds_impossible_percentages():
     assert reanalysis.grim(rates, 50).to_numpy().tolist() == [[True, True], [False, False]]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(20, 60), st.floats(0.1, 0.6), st.floats(0, 1))
 def test_power_is_exact(n, share, part):
     """Against the plain way: every number of discordant prompts, every number of wins."""
