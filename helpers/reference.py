@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 
 from . import processes
 from .batching import by_length
@@ -34,11 +35,13 @@ def _of(trainer, rows) -> pd.DataFrame:
     most = trainer.args.max_length
     lengths = [min(len(p) + max(len(c), len(r)), most) for p, c, r in zip(*_ids(rows), strict=True)]
     batches = list(by_length(lengths, lambda together, _, longest: together * longest <= TOKENS_AT_ONCE))
+    # As in training: the model multiplies in its precision, log-probabilities are taken and summed in float32.
+    forward = convert_outputs_to_fp32(trainer.model.forward)
     found: dict[int, tuple[float, ...]] = {}
     for batch in batches[processes.index() :: processes.count()]:
         inputs = trainer._prepare_inputs(trainer.data_collator([rows[i] for i in batch]))
         with torch.inference_mode(), trainer.accelerator.autocast():
-            log_probs = trainer.compute_ref_log_probs(trainer.model, inputs)
+            log_probs = trainer.compute_ref_log_probs(forward, inputs)
         counts = inputs["completion_mask"].sum(dim=1).chunk(len(SIDES))
         for i, *values in zip(batch, *(column.tolist() for column in (*log_probs, *counts)), strict=True):
             found[i] = tuple(values)

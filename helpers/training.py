@@ -130,7 +130,7 @@ def train_sft(
         ids = list(trainer.train_dataset["input_ids"])
         counts = loop.check_rows(trainer, len(train), ids, tokenizer.eos_token_id, "EOS")
         if settings.completion_only:
-            loop.check_prompts(trainer.train_dataset["prompt"], tokenizer, ids)
+            loop.check_prompts(trainer.train_dataset["prompt"], trainer.train_dataset["completion"], tokenizer)
         loop.run(trainer, settings, [*map(len, ids)], prompts=heldout["prompt"], progress=progress)
         loop.save(trainer, out / "model", tokenizer)
         loop.report(trainer, out, counts)
@@ -173,7 +173,8 @@ def train_dpo(
         chosen, rejected = ([p + c for p, c in zip(prompts, side, strict=True)] for side in sides)
         counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.eos_token_id, "EOS")
         if settings.explicit_prompt:
-            loop.check_prompts(trainer.train_dataset["prompt"], tokenizer, prompts)
+            for side in reference.SIDES:
+                loop.check_prompts(trainer.train_dataset["prompt"], trainer.train_dataset[side], tokenizer)
         lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
         exact = settings.dropout == 0 and settings.lora_dropout == 0 and settings.dpo_reference != "none"
         # A bfloat16 product depends on the other rows of its batch, and a kept reference comes from other batches.

@@ -174,10 +174,15 @@ def check_rows(trainer, given: int, ids: Sequence[Sequence[int]], end: int, name
     }
 
 
-def check_prompts(prompts: Sequence[str], tokenizer, ids: Sequence[Sequence[int]]) -> None:
-    """Every row must begin with its prompt's own tokens: what is seen in training is what will be seen in use."""
+def check_prompts(prompts: Sequence[str], completions: Sequence[str], tokenizer) -> None:
+    """Every row must begin with its prompt's own tokens: what is seen in training is what will be seen in use.
+
+    The rows are encoded here, since TRL 1.12 puts a prompt's own tokens before a completion's, fit or not.
+    Raises CourseError when the tokens of a prompt change with the completion that follows.
+    """
     encoded = tokenizer(list(prompts))["input_ids"]
-    wrong = [i for i, (prompt, row) in enumerate(zip(encoded, ids, strict=True)) if list(row[: len(prompt)]) != prompt]
+    ids = tokenizer([prompt + completion for prompt, completion in zip(prompts, completions, strict=True)])["input_ids"]
+    wrong = [i for i, (prompt, row) in enumerate(zip(encoded, ids, strict=True)) if row[: len(prompt)] != prompt]
     if wrong:
         raise CourseError(
             f"{len(wrong)} of {len(encoded)} prompts change their last tokens when the completion follows (the first "
