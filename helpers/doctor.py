@@ -10,7 +10,6 @@ import shutil
 import sys
 import tomllib
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
@@ -18,12 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from helpers.errors import CourseError
-from helpers.settings import BY_PROFILE, DATA_CACHE, PROFILES, ROOT, results_root
+from helpers.hardware import GB, memory
+from helpers.settings import BY_PROFILE, DATA_CACHE, DISK_GB, MEMORY_GB, PROFILES, ROOT, results_root
 
-GB = 10**9
-# What a run of each profile needs, in GB: memory at the peak, and disk for the run folder (paper: downloads too).
-MEMORY = {"smoke": 3, "mini": 4, "local": 4, "paper": 16}
-DISK = {"smoke": 0.1, "mini": 0.5, "local": 1, "paper": 30}
 GPU_MEMORY = 8  # GB: the planner fits every stage of profile paper into it (python -m helpers plan)
 
 
@@ -64,10 +60,10 @@ def obstacles(profile: str, machine: Machine) -> list[str]:
     found = [machine.packages] if machine.packages else []
     if machine.data and profile in ("smoke", "mini"):
         found.append(f"data_cache/: {machine.data}")
-    if machine.memory < MEMORY[profile]:
-        found.append(f"needs {MEMORY[profile]} GB of memory")
-    if machine.disk < DISK[profile]:
-        found.append(f"needs {DISK[profile]} GB of disk")
+    if machine.memory < MEMORY_GB[profile]:
+        found.append(f"needs {MEMORY_GB[profile]} GB of memory")
+    if machine.disk < DISK_GB[profile]:
+        found.append(f"needs {DISK_GB[profile]} GB of disk")
     if profile == "paper" and machine.gpu < GPU_MEMORY:
         found.append(f"needs a GPU with {GPU_MEMORY} GB")
     return found
@@ -110,14 +106,6 @@ def compare_with_lock(pyproject: str, lock: str) -> tuple[list[str], list[str]]:
         if installed not in locked.get(name, []):
             differing.append(f"{name} {installed} (lock: {' or '.join(locked.get(name, ['-']))})")
     return missing, differing
-
-
-def memory() -> int:
-    """Memory in bytes that this process may use: the machine's, or less inside a container."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return min(physical, int(text)) if text.isdigit() else physical
 
 
 def _gpu() -> tuple[str, int]:

@@ -23,9 +23,9 @@ from . import checkpoints, processes, sharing
 from .errors import CourseError, DataError, SettingsError
 from .folders import write_json
 from .generation import generate
-from .models import count_parameters, pick_device, quiet, wants_bfloat16
+from .hardware import pick_device, this_device, wants_bfloat16
+from .models import count_parameters, quiet
 from .planning import plan as planning
-from .planning import rates
 from .planning.shapes import shape_of_model
 from .sharing import LengthGroups, share
 from .stopwatch import Stopwatch
@@ -101,7 +101,7 @@ def fits(settings: Settings, kind: str, model: torch.nn.Module) -> Fitting:
         raise SettingsError(f"{kind}_max_length = {longest}, but this policy sees {sees} tokens: lower it to {sees}")
     if processes.sharded():
         return None
-    device = rates.this_device(settings.device)
+    device = this_device(settings.device)
     found = planning.fit(settings, kind, shape_of_model(model), device, processes.count())
     rows, checkpointing = min(processes.gathered(found))  # alike in all processes: what the smallest device holds
     if not rows:
