@@ -77,7 +77,7 @@ def _policy(run: Run, name: str) -> None:
 
 def _check_shares(settings: Settings) -> None:
     """Raise SettingsError when the processes cannot share the rows of a step evenly."""
-    from ..sharing import share
+    from ..samplers import share
 
     for batch in (settings.sft_batch_size, settings.dpo_batch_size):
         share(batch, settings.gradient_accumulation, processes.count(), settings.rows_at_once)
