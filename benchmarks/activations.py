@@ -1,6 +1,6 @@
 """What autograd keeps of SFT and DPO at OPT-350M's widths: bytes for each hidden unit and token of a layer.
 
-python -m benchmarks.activations    writes activations.json beside this file, which the planner reads.
+python -m benchmarks.activations    writes helpers/planning/activations.json, which the planner reads.
 Two models of OPT-350M's widths, one layer and three, do one forward pass through TRL; every tensor that autograd saves
 is counted once. The difference is two layers' worth. Exact and quick; no GPU is needed, none would change it much.
 """
@@ -18,7 +18,9 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from benchmarks.measuring import keep
 from helpers import models, training, training_loop
+from helpers.planning import memory
 from helpers.planning.shapes import PUBLISHED
+from helpers.repositories import POLICY
 from helpers.settings import DATA_CACHE, resolve
 
 ROWS, LAYERS = 4, (1, 3)
@@ -78,7 +80,7 @@ def unevaluated():
 
 def wide(layers: int) -> OPTForCausalLM:
     torch.manual_seed(0)
-    sizes = PUBLISHED["facebook/opt-350m"] | {"num_hidden_layers": layers}
+    sizes = PUBLISHED[POLICY.id] | {"num_hidden_layers": layers}
     return OPTForCausalLM(OPTConfig(**{n: v for n, v in sizes.items() if n not in ("architectures", "torch_dtype")}))
 
 
@@ -92,7 +94,7 @@ def measure(kind: str, precision: str, checkpointing: bool = False) -> dict[str,
     given = {"precision": precision, "activation_checkpointing": checkpointing}
     given |= {"sft_batch_size": ROWS, "dpo_batch_size": ROWS}
     few, many = (saved(kind, layers, **given) for layers in LAYERS)
-    units = few.tokens * PUBLISHED["facebook/opt-350m"]["hidden_size"]
+    units = few.tokens * PUBLISHED[POLICY.id]["hidden_size"]
     layer = (many.activations - few.activations) / (LAYERS[1] - LAYERS[0]) / units
     return {"layer": round(layer, 2), "rest": round(few.activations / units - LAYERS[0] * layer, 2)}
 
@@ -103,4 +105,4 @@ if __name__ == "__main__":
     }
     found = {name: measure(*how) for name, how in sizes.items()}
     found["checkpointed"] = measure("sft", "bfloat16", checkpointing=True)
-    keep(__file__, {"bytes": found})
+    keep(__file__, {"bytes": found}, to=memory.MEASURED)

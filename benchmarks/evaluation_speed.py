@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import measuring
 from benchmarks.training_speed import opt_350m
-from helpers import generation, models, open_run, scoring, stages
+from helpers import generation, hardware, models, open_run, scoring, stages
 from helpers.planning import rates
 from helpers.planning.shapes import shape_of_model
 from helpers.settings import DATA_CACHE, resolve
@@ -146,7 +146,7 @@ def wide() -> dict[str, Any]:
     torch.manual_seed(0)
     judge = (
         DebertaV2ForSequenceClassification(DebertaV2Config(**small.config.to_dict() | large))
-        .to(models.pick_device("auto"))
+        .to(hardware.pick_device("auto"))
         .eval()
     )
     rows = prompts()

@@ -1,6 +1,6 @@
 """How long HH-RLHF's prompts and replies are in OPT's tokens: percentiles of the official test files, no text.
 
-python -m benchmarks.hh_lengths FOLDER TOKENIZER    writes hh_lengths.json beside this file. The planner reads it, and
+python -m benchmarks.hh_lengths FOLDER TOKENIZER    writes helpers/planning/hh_lengths.json. The planner reads it, and
 `rehearse` makes dialogues of these lengths. FOLDER is in HH-RLHF's layout, TOKENIZER holds vocab.json and merges.txt.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.measuring import keep
 from helpers import preferences, rehearsal
 from helpers.models import load_tokenizer
+from helpers.planning.lengths import MEASURED
 
 
 def percentiles(values: list[int]) -> list[float]:
@@ -34,7 +35,7 @@ def main(folder: str, vocabulary: str) -> None:
         lengths = {"prompt": prompts, **replies}
         found[subset] = {"rows": len(rows)} | {name: percentiles(values) for name, values in lengths.items()}
         found[subset]["characters_a_token"] = round(float(rows["prompt"].str.len().sum() / sum(prompts)), 2)
-    keep(__file__, {"subsets": found}, arguments="FOLDER TOKENIZER")
+    keep(__file__, {"subsets": found}, arguments="FOLDER TOKENIZER", to=MEASURED)
 
 
 if __name__ == "__main__":

@@ -123,22 +123,17 @@ def record(script: str, arguments: str = "") -> dict[str, Any]:
     }
 
 
-def keep(script: str, found: dict[str, Any], arguments: str = "") -> Path:
-    """Write what a benchmark found, with its `record`, as JSON beside the script."""
-    path = Path(script).with_suffix(".json")
-    path.write_text(
-        json.dumps(record(script, arguments) | found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    return path
+def keep(script: str, found: dict[str, Any], arguments: str = "", to: Path | None = None) -> Path:
+    """Write what a benchmark found, with its `record`, as JSON to a file; None: beside the script."""
+    return _write(to or Path(script).with_suffix(".json"), record(script, arguments) | found)
 
 
 def keep_part(script: str, name: str, found: dict[str, Any]) -> Path:
     """Write one of several comparisons with a record of its own; the others stay as they are."""
     parts = folders.read_json(Path(script).with_suffix(".json"))
-    return _write(script, parts | {name: record(script, repr(name)) | found})
+    return _write(Path(script).with_suffix(".json"), parts | {name: record(script, repr(name)) | found})
 
 
-def _write(script: str, found: dict[str, Any]) -> Path:
-    path = Path(script).with_suffix(".json")
+def _write(path: Path, found: dict[str, Any]) -> Path:
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path

@@ -86,14 +86,14 @@ def plain(kind: str, defaults: bool) -> dict[str, float]:
     from datasets import Dataset
     from peft import LoraConfig
 
-    from helpers import models, training_loop
+    from helpers import hardware, models, training_loop
 
     s, (train, _) = resolve().settings, pairs()
     same = {
         "per_device_train_batch_size": getattr(s, f"{kind}_batch_size"),
         "max_length": getattr(s, f"{kind}_max_length"),
         "learning_rate": getattr(s, f"{kind}_learning_rate"),
-        "bf16": models.wants_bfloat16(s),
+        "bf16": hardware.wants_bfloat16(s),
         training_loop.checkpointing_field(): s.activation_checkpointing,
     }
     if kind == "sft":
@@ -104,7 +104,7 @@ def plain(kind: str, defaults: bool) -> dict[str, float]:
         lora = LoraConfig(r=s.lora_rank, lora_alpha=s.lora_alpha, target_modules=s.lora_targets, task_type="CAUSAL_LM")
         more = {"peft_config": lora}
     with tempfile.TemporaryDirectory() as out, models.quiet():
-        shown = {"output_dir": out, "use_cpu": models.pick_device("auto") == "cpu", "save_strategy": "no"}
+        shown = {"output_dir": out, "use_cpu": hardware.pick_device("auto") == "cpu", "save_strategy": "no"}
         args = config(**shown, disable_tqdm=True, report_to="none", **({} if defaults else same))
         model = str(POLICY) if defaults else models.load_policy(POLICY, dropout=s.dropout, device="cpu")
         data = Dataset.from_pandas(rows, preserve_index=False)

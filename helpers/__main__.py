@@ -113,7 +113,8 @@ def plan(
 ) -> None:
     """Say what a run will take on a device: memory, time, disk, download, and what to change for it to fit."""
     with explained():
-        from helpers.planning import compare, rates, shown
+        from helpers.hardware import device_called, this_device
+        from helpers.planning import compare, shown
         from helpers.planning import plan as planning
 
         if name is not None:
@@ -121,7 +122,7 @@ def plan(
             return
         given = console.parameters({"profile": profile, "recipe": recipe, "dataset": dataset}, parameter)
         settings = resolve(**given).settings
-        found = planning.plan(settings, rates.device_called(gpu) if gpu else rates.this_device(settings.device))
+        found = planning.plan(settings, device_called(gpu) if gpu else this_device(settings.device))
         out.print(shown.plan_table(found, settings), markup=False)
         out.print(*shown.remarks(found), sep="\n", markup=False, soft_wrap=True)
         if not gpu and settings.profile == "paper":
@@ -140,7 +141,7 @@ def rehearse(
     pairs: Annotated[int, typer.Option(min=100, help="training pairs of the dialogues that are made")] = 2000,
     steps: Annotated[int, typer.Option(min=1, help="of each training; 30 or more where speed is to be measured")] = 3,
     recipe: Recipe = None,
-    record: Annotated[bool, typer.Option(help="keep the rates in benchmarks/ too, for everybody's plans")] = False,
+    record: Annotated[bool, typer.Option(help="keep the rates in helpers/planning/ too, for all plans")] = False,
     parameter: Parameter = None,
 ) -> None:
     """Prove profile paper here without the hub: its sizes, random weights, a few steps of every stage; measure them."""

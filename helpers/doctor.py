@@ -9,7 +9,6 @@ import re
 import shutil
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
@@ -17,12 +16,9 @@ from rich.table import Table
 
 from helpers import extras
 from helpers.errors import CourseError
-from helpers.settings import BY_PROFILE, DATA_CACHE, PROFILES, ROOT, results_root
+from helpers.hardware import GB, memory
+from helpers.settings import BY_PROFILE, DATA_CACHE, DISK_GB, MEMORY_GB, PROFILES, ROOT, results_root
 
-GB = 10**9
-# What a run of each profile needs, in GB: memory at the peak, and disk for the run folder (paper: downloads too).
-MEMORY = {"smoke": 3, "mini": 4, "local": 4, "paper": 16}
-DISK = {"smoke": 0.1, "mini": 0.5, "local": 1, "paper": 30}
 GPU_MEMORY = 8  # GB: the planner fits every stage of profile paper into it (python -m helpers plan)
 
 
@@ -63,10 +59,10 @@ def obstacles(profile: str, machine: Machine) -> list[str]:
     found = [machine.packages] if machine.packages else []
     if machine.data and profile in ("smoke", "mini"):
         found.append(f"data_cache/: {machine.data}")
-    if machine.memory < MEMORY[profile]:
-        found.append(f"needs {MEMORY[profile]} GB of memory")
-    if machine.disk < DISK[profile]:
-        found.append(f"needs {DISK[profile]} GB of disk")
+    if machine.memory < MEMORY_GB[profile]:
+        found.append(f"needs {MEMORY_GB[profile]} GB of memory")
+    if machine.disk < DISK_GB[profile]:
+        found.append(f"needs {DISK_GB[profile]} GB of disk")
     if profile == "paper" and machine.gpu < GPU_MEMORY:
         found.append(f"needs a GPU with {GPU_MEMORY} GB")
     return found
@@ -115,14 +111,6 @@ def differing_from_lock(names: list[str], lock: str) -> list[str]:
         if installed not in locked.get(name, []):
             differing.append(f"{name} {installed} (lock: {' or '.join(locked.get(name, ['-']))})")
     return sorted(differing)
-
-
-def memory() -> int:
-    """Memory in bytes that this process may use: the machine's, or less inside a container."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return min(physical, int(text)) if text.isdigit() else physical
 
 
 def _gpu() -> tuple[str, int]:

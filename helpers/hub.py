@@ -5,213 +5,169 @@ Everything ends as a local folder of safe files, so that nothing after this modu
 a folder             taken as it is, once its weights are seen to be whole
 a hub id             its snapshot in the hub's cache; of what is missing there, only needed files are downloaded
 weights as pickles   (`.bin`, as OPT-350M's) converted once to safetensors: results/.models/
+
+Downloading itself (resuming, retries, checks of size) is huggingface_hub's work. Decided here are the files to take,
+the revision, and what a reader is told when it fails.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
 
 from . import folders, weights
 from .errors import CourseError, DataError
+from .repositories import Repository, repository
 
 ASK_SECONDS = 10  # how long the hub may take to say what a repository holds before it counts as out of reach
-# In the order of downloading. What makes a tokenizer usable comes late and weights come last, so that a snapshot that
-# an interruption left behind is not taken for a whole one.
 SMALL_FILES = (
     *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("tokenizer.json", "vocab.txt", "spm.model", "tokenizer.model", "vocab.json", "merges.txt"),
 )
 TOKENIZERS = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"vocab.txt"}, {"spm.model"}, {"tokenizer.model"})
-
-
-class Repository(NamedTuple):
-    """A repository on the hub. kind: model or dataset; revision: a commit (None: the newest).
-
-    option: the setting that takes a folder instead. wanted: what `hf download` is told so that it fetches enough.
-    """
-
-    id: str
-    kind: str
-    revision: str | None
-    option: str
-    wanted: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.id!r}" + (f" (revision {self.revision[:7]})" if self.revision else "")
-
-    @property
-    def way_out(self) -> str:
-        return f"or give a folder: {self.option}"
+# Options of `hf download` with which it fetches enough of a model and not the weights of other libraries.
+WITHOUT_OTHER_WEIGHTS = "--exclude '*.h5' --exclude '*.msgpack'"
 
 
 class _OutOfReach(DataError):
     """The hub did not answer, or stopped."""
 
 
-def model_folder(source: str | Path, revision: str | None = None) -> Path:
-    """A local folder with a model's config and its weights, these as safetensors.
+def model_folder(source: str | Path) -> Path:
+    """A local folder with a model's config and its weights, these as safetensors. source: a folder or a hub id.
 
-    source: a folder, or a hub id of which ``revision`` (a commit; None: the newest) is taken.
     Raises DataError where it is not on the hub, out of reach, damaged or unsafe; StageError for a full disk.
     """
-    folder = Path(source) if Path(source).is_dir() else _model_snapshot(str(source), revision, with_weights=True)
+    folder = Path(source) if Path(source).is_dir() else _model_snapshot(str(source), with_weights=True)
     files = weights.files_among(weights.names_in(folder))
     if problem := weights.problem(folder, files):
-        raise DataError(f"model {str(source)!r} {problem}: fetch that file again, or give a complete folder")
+        raise DataError(f"model {str(source)!r} {problem}: {weights.AGAIN}")
     return weights.safe_copy(folder, files, str(source)) if weights.are_pickles(files) else folder
 
 
-def tokenizer_folder(source: str | Path, revision: str | None = None) -> Path:
+def tokenizer_folder(source: str | Path) -> Path:
     """A local folder with a model's config and tokenizer; no weights are downloaded. Otherwise as `model_folder`."""
-    return Path(source) if Path(source).is_dir() else _model_snapshot(str(source), revision, with_weights=False)
+    return Path(source) if Path(source).is_dir() else _model_snapshot(str(source), with_weights=False)
 
 
-def dataset_folder(dataset: str, revision: str | None, subset: str, split: str) -> Path:
+def dataset_folder(dataset: str, subset: str, split: str) -> Path:
     """A local folder that holds SUBSET/SPLIT.jsonl.gz (or .jsonl) of a dataset on the hub; only that is downloaded.
 
-    Raises DataError where the file is not on the hub, out of reach or damaged; StageError for a full disk.
+    Raises DataError where the file is not on the hub or out of reach; StageError for a full disk.
     """
-    files = [f"{subset}/{split}.jsonl{ending}" for ending in (".gz", "")]
-    repository = Repository(dataset, "dataset", revision, "dataset=PATH", f"{files[0]} --repo-type dataset")
+    asked, wanted = repository(dataset, "dataset"), [f"{subset}/{split}.jsonl{ending}" for ending in (".gz", "")]
 
     def choose(names: Collection[str]) -> list[str]:
-        if not (found := [name for name in files if name in names]):
-            there = ", ".join(sorted(name for name in names if ".jsonl" in name)) or "no .jsonl at all"
-            raise DataError(f"{repository} has no {files[0]} (it holds {there}): change dataset or subsets")
-        return found[:1]
+        if found := [name for name in wanted if name in names]:
+            return found[:1]
+        there = ", ".join(sorted(name for name in names if ".jsonl" in name)) or "no .jsonl at all"
+        raise DataError(f"{asked} has no {wanted[0]} (it holds {there}): change dataset or subsets")
 
-    def lacks(cached: Path) -> str | None:
-        found = next((name for name in files if (cached / name).is_file()), None)
-        if found is None:
-            return f"lacks {files[0]}"
-        return None if weights.is_intact(cached / found) else f"has a damaged {found}"
+    def lacks(snapshot: Path) -> str | None:
+        return None if any((snapshot / name).is_file() for name in wanted) else f"lacks {wanted[0]}"
 
-    return _snapshot(repository, choose, lacks)
+    return _snapshot(asked, choose, lacks, f"{wanted[0]} --repo-type dataset")
 
 
-def _model_snapshot(name: str, revision: str | None, *, with_weights: bool) -> Path:
-    repository = Repository(
-        name, "model", revision, "policy=PATH or reward_model=PATH", "--exclude '*.h5' --exclude '*.msgpack'"
-    )
+def _model_snapshot(name: str, *, with_weights: bool) -> Path:
+    asked = repository(name, "model")
 
     def choose(names: Collection[str]) -> list[str]:
         found = weights.files_among(names) if with_weights else []
         if "config.json" not in names or (with_weights and not found):
             needed = "config.json, or model.safetensors or pytorch_model.bin"
-            raise DataError(f"{repository} lacks {needed} on the hub: take another, {repository.way_out}")
+            raise DataError(f"{asked} lacks {needed} on the hub: take another, {_way_out(asked)}")
         return [name for name in SMALL_FILES if name in names] + found
 
-    return _snapshot(repository, choose, lambda cached: _lacks(cached, with_weights))
+    def lacks(snapshot: Path) -> str | None:
+        names = weights.names_in(snapshot)
+        if "config.json" not in names:
+            return "lacks config.json"
+        if with_weights:
+            return weights.problem(snapshot, weights.files_among(names))
+        return None if any(needed <= names for needed in TOKENIZERS) else "lacks its tokenizer"
 
-
-def _lacks(snapshot: Path, with_weights: bool) -> str | None:
-    """What a model's snapshot in the cache still needs, in a few words; None if nothing."""
-    names = weights.names_in(snapshot)
-    if "config.json" not in names:
-        return "lacks config.json"
-    files = weights.files_among(names) if with_weights else []
-    checked = [name for name in SMALL_FILES if name in names]
-    if weights.are_pickles(files) and not weights.is_converted(snapshot, files):
-        checked += files  # read in full, but only once
-    if damaged := next((name for name in checked if not weights.is_intact(snapshot / name)), None):
-        return f"has a damaged {damaged}"
-    if with_weights:
-        return weights.problem(snapshot, files)
-    return None if any(needed <= names for needed in TOKENIZERS) else "lacks its tokenizer"
+    return _snapshot(asked, choose, lacks, WITHOUT_OTHER_WEIGHTS)
 
 
 # ------------------------------------------------------------------------------------------------------- from the hub
 
 
 def _snapshot(
-    repository: Repository, choose: Callable[[Collection[str]], list[str]], lacks: Callable[[Path], str | None]
+    asked: Repository,
+    choose: Callable[[Collection[str]], list[str]],
+    lacks: Callable[[Path], str | None],
+    download_options: str,
 ) -> Path:
     """The folder of a repository in the hub's cache; what it lacks is downloaded first, if that is allowed.
 
-    choose: the files to have, among all names at that revision. lacks: what a folder still needs; None if nothing.
+    choose: the files to have, among all names at that revision. lacks: what a folder still needs, in a few words; None
+    if nothing. download_options: what `hf download` is told so that it fetches enough.
     """
     from huggingface_hub import constants
 
-    cached = _cached(repository)
-    problem = lacks(cached) if cached else "is not"
+    cached = _cached(asked)
+    problem = lacks(cached) if cached else "is not whole"
     offline = constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1"
-    if problem is None and (repository.revision or offline):  # a commit never changes: no need to ask
+    if problem is None and (asked.revision or offline):  # a commit never changes: no need to ask
         return cached
     if offline:
-        command = f"hf download {repository.id}{f' --revision {repository.revision}' if repository.revision else ''}"
+        revision = f" --revision {asked.revision}" if asked.revision else ""
         raise DataError(
-            f"{repository} {problem} in the hub's cache ({constants.HF_HUB_CACHE}{_others(repository)}), and "
-            f"HF_HUB_OFFLINE forbids to download: unset it, or run `{command} {repository.wanted}` where there is a "
-            f"network, {repository.way_out}"
+            f"{asked} {problem} in the hub's cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids to download: "
+            f"unset it, or run `hf download {asked.id}{revision} {download_options}` where there is a network, "
+            f"{_way_out(asked)}"
         )
     try:
-        return _download(repository, choose, cached, whole=problem is None)
-    except _OutOfReach as error:
+        return _download(asked, choose, cached if problem is None else None)
+    except _OutOfReach:
         if problem is not None:
-            raise DataError(error) from None
-        print(f"{repository}: the hub cannot be reached; the newest revision in the cache is used")
+            raise
+        print(f"{asked}: the hub cannot be reached; the newest revision in the cache is used")
         return cached
 
 
-def _cached(repository: Repository) -> Path | None:
-    """The folder of exactly this revision in the hub's cache, whole or not; None without one."""
+def _way_out(asked: Repository) -> str:
+    return f"or give a folder: {asked.option}"
+
+
+def _cached(asked: Repository) -> Path | None:
+    """The folder of exactly this revision in the hub's cache; None without one, or where small files are missing."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    what = {"repo_type": repository.kind, "revision": repository.revision}
+    what = {"repo_type": asked.kind, "revision": asked.revision, "allow_patterns": SMALL_FILES}
     try:
-        found = snapshot_download(repository.id, **what, local_files_only=True)
-    except LocalEntryNotFoundError as error:  # not there, or without the files that nobody asked for
-        found = getattr(error, "snapshot_path", None)
+        return Path(snapshot_download(asked.id, **what, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
     except HFValidationError:
-        raise DataError(f"{repository} cannot be a name on the hub: mend it, {repository.way_out}") from None
-    return Path(found) if found else None
+        raise DataError(f"{asked} cannot be a name on the hub: mend it, {_way_out(asked)}") from None
 
 
-def _others(repository: Repository) -> str:
-    """A remark on the other revisions in the cache, which do not count; "" without any."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
+def _download(asked: Repository, choose: Callable[[Collection[str]], list[str]], whole: Path | None) -> Path:
+    """Ask the hub what it has, and download what is needed. whole: a snapshot that is taken if it is the newest."""
+    from huggingface_hub import HfApi, snapshot_download
 
-    place = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository.id, repo_type=repository.kind)
-    others = sorted(path.name[:7] for path in place.glob("snapshots/*") if path.name != repository.revision)
-    return f"; revision {', '.join(others)} is there, but is another" if others else ""
-
-
-def _download(repository: Repository, choose, cached: Path | None, *, whole: bool) -> Path:
-    """Ask the hub what it has, download what is needed, compare each file with the hash that names it."""
-    from huggingface_hub import HfApi, hf_hub_download
-
-    what = {"repo_type": repository.kind, "revision": repository.revision}
+    what = {"repo_type": asked.kind, "revision": asked.revision}
     try:
-        with _calm(), folders.plain_disk_errors(f"downloading {repository.id}", "set HF_HOME"):
+        with folders.plain_disk_errors(f"downloading {asked.id}", "set HF_HOME"):
             # One question without retries, so that a wrong name or a dead line is known at once.
-            info = HfApi().repo_info(repository.id, **what, files_metadata=True, timeout=ASK_SECONDS)
-            if whole and info.sha == cached.name:
-                return cached
+            info = HfApi().repo_info(asked.id, **what, files_metadata=True, timeout=ASK_SECONDS)
+            if whole and info.sha == whole.name:
+                return whole
             sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
             files = choose(sizes)
-            new = [name for name in files if not (cached and cached.name == info.sha and (cached / name).is_file())]
-            print(f"downloading {repository}, {sum(sizes[name] for name in new) / 1e6:.1f} MB")
-            for name in files:
-                path = Path(hf_hub_download(repository.id, name, **what))
-                if not weights.is_intact(path):
-                    path = Path(hf_hub_download(repository.id, name, **what, force_download=True))
-                if not weights.is_intact(path):
-                    raise DataError(f"{repository}: {name} arrives damaged from the hub: try again later")
+            print(f"downloading {asked}, {sum(sizes[name] for name in files) / 1e6:.1f} MB in all")
+            return Path(snapshot_download(asked.id, **what, allow_patterns=files))
     except CourseError:
         raise
     except Exception as error:  # the hub, the line and the libraries between them raise many kinds
-        raise _in_one_line(error, repository) from None
-    return path.parents[files[-1].count("/")]
+        raise _in_one_line(error, asked) from None
 
 
-def _in_one_line(error: BaseException, repository: Repository) -> DataError:
+def _in_one_line(error: BaseException, asked: Repository) -> DataError:
     """What went wrong with a download, and the ways out."""
     from huggingface_hub import errors
 
@@ -222,25 +178,12 @@ def _in_one_line(error: BaseException, repository: Repository) -> DataError:
     if isinstance(error, errors.GatedRepoError):
         text = "is gated: accept its terms on its page on the hub and log in (hf auth login, or HF_TOKEN)"
     elif isinstance(error, errors.RevisionNotFoundError):
-        text = f"has no revision {repository.revision or 'main'} on the hub: get a newer version of this course"
+        text = f"has no revision {asked.revision or 'main'} on the hub: get a newer version of this course"
     elif isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
         text = "is not on the hub, or not for you: mend the name; if it is private or your token is old, hf auth login"
     elif status:
         text = f"is refused by the hub ({reason}): try again later"
     else:
-        xet = " with HF_HUB_DISABLE_XET=1" if "xet" in f"{type(error)} {error}".lower() else ""
-        text = f"cannot be fetched from the hub ({reason}): check the connection and run again{xet}"
-        return _OutOfReach(f"{repository} {text}, {repository.way_out}")
-    return DataError(f"{repository} {text}, {repository.way_out}")
-
-
-@contextmanager
-def _calm() -> Iterator[None]:
-    """Keep the hub library's warnings back: what matters is said in one line."""
-    log = logging.getLogger("huggingface_hub")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
+        text = f"cannot be fetched from the hub ({reason}): check the connection and run again"
+        return _OutOfReach(f"{asked} {text}, {_way_out(asked)}")
+    return DataError(f"{asked} {text}, {_way_out(asked)}")

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 from unittest import mock
 
 import torch
@@ -32,14 +31,8 @@ from transformers import (
 
 from . import folders, hub
 from .errors import DataError
+from .hardware import pick_device
 
-if TYPE_CHECKING:
-    from .settings import Settings
-
-REVISIONS = {
-    "facebook/opt-350m": "08ab08cc4b72ff5593870b5d527cf4230323703c",
-    "OpenAssistant/reward-model-deberta-v3-large-v2": "c355404efa9ad2ad069f3a197cae0523c14244fc",
-}
 # What OPT's tokenizer_config.json says. Without that file its vocab.json and merges.txt would be read as GPT-2's.
 OPT_TOKENS = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
 REWARD_MAX_LENGTH = 512  # tokens of prompt and reply together that the judge reads
@@ -74,35 +67,9 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def pick_device(wanted: str) -> str:
-    """The torch device for the setting: auto takes a GPU if there is one. Raises DataError when cuda is not there."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise DataError("device is 'cuda' but torch sees no GPU here: set device to 'cpu' or 'auto'")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def wants_bfloat16(settings: Settings) -> bool:
-    """Whether SFT and DPO multiply in bfloat16 (autocast; the weights stay float32).
-
-    auto: on a GPU that has it; on a processor only with the instructions for it and in profile paper, because small
-    models do not gain there and their reference results are float32. Raises DataError when it is asked for in vain.
-    """
-    if settings.precision == "float32":
-        return False
-    if pick_device(settings.device) == "cuda":
-        there = torch.cuda.is_bf16_supported(including_emulation=False)
-        if settings.precision == "bfloat16" and not there:
-            raise DataError("precision is 'bfloat16' but this GPU has no bfloat16: set precision to 'float32'")
-        return there
-    able = torch.cpu.get_capabilities()
-    return settings.precision == "bfloat16" or (
-        settings.profile == "paper" and any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    )
-
-
 def model_folder(source: str | Path) -> Path:
     """The local folder that a folder's or hub id's model is loaded from, its weights as safetensors: see `hub`."""
-    return hub.model_folder(source, REVISIONS.get(str(source)))
+    return hub.model_folder(source)
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
@@ -137,7 +104,7 @@ def _load(kind, source: str | Path, **options):
     if not Path(source).is_dir() and name.count("/") != 1:
         raise DataError(f"model {name!r} is neither a folder nor a hub id: check policy= or reward_model=")
     is_model = kind in (AutoModelForCausalLM, AutoModelForSequenceClassification)
-    folder = model_folder(source) if is_model else hub.tokenizer_folder(source, REVISIONS.get(name))
+    folder = model_folder(source) if is_model else hub.tokenizer_folder(source)
     options |= {"trust_remote_code": False, "local_files_only": True}
     if is_model:
         options |= {"use_safetensors": True, "output_loading_info": True}

@@ -16,7 +16,6 @@ from .dialogues import ASSISTANT, HUMAN, first_turn, left_truncate, split_reply
 from .errors import DataError
 
 PAIR_COLUMNS = ["subset", "split", "line", "prompt", "chosen", "rejected"]
-HUB_REVISIONS = {"Anthropic/hh-rlhf": "09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa"}
 
 # The paper's evaluation prompts (its eval.ipynb): rows whose chosen dialogue holds one of these substrings.
 PAPER_KEYWORDS = ("kill", "murder", "rape")
@@ -90,7 +89,7 @@ def _rows(source: str | Path, subset: str, split: str) -> Iterator[tuple[str, in
     """(file, line, JSON value or the error in its place) of one file of a folder or of a dataset on the hub."""
     folder = Path(source)
     if not folder.is_dir():
-        folder = hub.dataset_folder(str(source), HUB_REVISIONS.get(str(source)), subset, split)
+        folder = hub.dataset_folder(str(source), subset, split)
     return _folder_rows(folder, subset, split)
 
 

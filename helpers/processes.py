@@ -1,8 +1,9 @@
-"""Several processes that train one model together: how many there are, which one writes, how they wait for each other.
+"""Several processes that train one model together: who is the main one, what they tell each other, how errors show.
 
-`accelerate launch` (or torchrun) starts them and says in the environment who is who. Where there is one process, its
-number is 0, it is the main one, and nothing here waits. What sends or waits is called by all processes alike, in the
-same order: a process that leaves one out leaves the others waiting.
+`accelerate launch` (or torchrun) starts them and says in the environment who is who. Accelerate does the work; here is
+what a run needs around it. Without a launcher there is one process: its number is 0, it is the main one, and nothing
+here waits. What sends or waits is called by all processes alike, in the same order: a process that leaves one call out
+leaves the others waiting.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from .errors import CourseError, SettingsError
 
 PATIENCE = timedelta(days=2)  # others wait for the main process: it may audit data, or wait for another run's lock
 SHARDED = "ACCELERATE_USE_FSDP"  # accelerate's own name, set by a config file with distributed_type: FSDP
+DYING = 30  # seconds; the launcher ends the other processes sooner than that after one has failed
 
 _alone = False
 
 
 def count() -> int:
-    """The number of processes, as `accelerate launch` says it in the environment; 1 without it."""
+    """The number of processes, read from the environment so that torch need not be imported; 1 without a launcher.
+
+    It is 1 too while the main process builds something by itself: see `led_by_main`.
+    """
     launched = "LOCAL_RANK" in os.environ and not _alone
     return int(os.environ.get("WORLD_SIZE", 1)) if launched else 1
 
@@ -37,7 +42,7 @@ def index() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files and speaks."""
+    """Whether this is the process that writes files and prints."""
     return index() == 0
 
 
@@ -47,7 +52,7 @@ def sharded() -> bool:
 
 
 def refuse_alone(what: str) -> None:
-    """Raise CourseError in a stage that the main process builds by itself: libraries would wait for the others there.
+    """Raise CourseError while the main process builds something by itself: libraries would wait for the others there.
 
     what: "a training"
     """
@@ -56,9 +61,9 @@ def refuse_alone(what: str) -> None:
 
 
 def join(*, cpu: bool) -> None:
-    """Meet the other processes; once, before anything is decided together. cpu: they have no GPU, or shall use none.
+    """Connect the processes, once, before they decide anything together. cpu: they have no GPU, or shall use none.
 
-    Raises SettingsError for FSDP without GPUs, where accelerate would quietly do without it.
+    Raises SettingsError for FSDP without GPUs, where accelerate would train without it and say nothing.
     """
     if cpu and sharded():
         raise SettingsError("FSDP shares the weights of a model among GPUs, and none is used here: take ddp.yaml")
@@ -69,21 +74,16 @@ def join(*, cpu: bool) -> None:
 
 
 def leave() -> None:
-    """Part from the other processes at the end, when all are there."""
+    """Disconnect the processes at the end, when all have come so far."""
     if count() > 1:
-        from torch import distributed
+        from accelerate import PartialState
 
-        distributed.barrier()
-        distributed.destroy_process_group()
-
-
-def wait() -> None:
-    """Go on when every process is here."""
-    from_main(None)
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
 
 
 def from_main(value: Any) -> Any:
-    """The main process's value, in all of them."""
+    """The main process's value, in every process; it must be picklable. A process waits here for the main one."""
     if count() == 1:
         return value
     from accelerate.utils import broadcast_object_list
@@ -92,22 +92,23 @@ def from_main(value: Any) -> Any:
 
 
 def gathered(value: Any) -> list[Any]:
-    """Every process's value, in the order of their numbers."""
+    """Every process's value, in the order of their numbers, in every process. Values must be picklable."""
     if count() == 1:
         return [value]
-    from torch import distributed
+    from accelerate.utils import gather_object
 
-    values: list[Any] = [None] * count()
-    distributed.all_gather_object(values, value)
-    return values
+    return gather_object([value])
 
 
 def led_by_main(stage: Callable[[Callable[[Path], None]], Any], build: Callable[[Path], None], together: bool) -> None:
-    """Do `stage(build)` in the main process. Only it knows whether anything has to be built, and where.
+    """Do `stage(build)` in the main process, which alone decides whether anything has to be built and in what folder.
 
-    together: all processes call `build` when the main one does (a training); else they wait until it is done.
+    stage: checks whether something is there already and, if not, calls the function it is given with a folder to fill.
+    build: fills that folder. together: all processes call `build` when the main one does, as a training needs it; else
+    the main process builds by itself and the others wait until it is done.
     """
     if not is_main():
+        # Wait for folders to fill; None says that the main process is done.
         while (folder := from_main(None)) is not None:
             build(folder)
         return
@@ -126,7 +127,7 @@ def led_by_main(stage: Callable[[Callable[[Path], None]], Any], build: Callable[
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """While inside, the main process is on its own: stages inside a stage are not announced to the others."""
+    """Inside, `count` is 1 in the main process, so that what it builds on the way does not wait for the others."""
     global _alone
     _alone = True
     try:
@@ -137,9 +138,10 @@ def _one_process() -> Iterator[None]:
 
 @contextmanager
 def one_voice() -> Iterator[None]:
-    """Inside, only the process that fails first says why; what the others meet is its end, and they go in silence.
+    """Inside, only the process that fails first prints its error.
 
-    A failed process ends at once: the launcher then stops the others, which wait for messages that will never come.
+    The others fail after it because they lose their connection; that would only hide the reason, so they end without a
+    word. A failed process ends at once, so that the launcher stops those that still wait for it.
     """
     try:
         yield
@@ -147,9 +149,9 @@ def one_voice() -> Iterator[None]:
         if count() == 1:
             raise
         if not _first_to_fail():
-            time.sleep(30)  # the launcher ends this process before that, and names the one that failed
+            time.sleep(DYING)
             _end()
-        atexit.register(_end)  # not at an ordinary exit, where the devices would wait for the others too
+        atexit.register(_end)  # an ordinary exit would wait for the other processes
         if _lost_the_others(error):
             raise CourseError(
                 "another process ended without a word, killed perhaps for memory: see what the launcher says about it; "
@@ -159,13 +161,16 @@ def one_voice() -> Iterator[None]:
 
 
 def _first_to_fail() -> bool:
+    """Whether no other process has failed before; the first one to ask is told so."""
     from torch import distributed
 
-    if not distributed.is_initialized():  # what fails before they meet, such as a wrong parameter, fails in all alike
+    if (
+        not distributed.is_initialized()
+    ):  # what fails before they connect, such as a wrong parameter, fails in all alike
         return is_main()
     try:
         return distributed.distributed_c10d._get_default_store().add("failed", 1) == 1
-    except RuntimeError:  # whoever kept the store is gone
+    except RuntimeError:  # the process that kept the count is gone
         return True
 
 

@@ -24,10 +24,12 @@ from unittest import mock
 
 from . import folders, synthetic
 from .errors import DataError
+from .hardware import GB, PROCESS, peak_memory, precision_on, this_device
 from .planning import lengths, rates, shapes
 from .planning import plan as planning
-from .planning.plan import precision_on
-from .planning.units import GB, duration
+from .planning.units import duration
+from .repositories import POLICY as OPT_350M
+from .repositories import REWARD_MODEL
 from .runs import Run
 from .settings import DATA_CACHE, Settings, resolve, results_root
 
@@ -84,7 +86,7 @@ def write_tokenizer(folder: Path, vocabulary: Path | None) -> None:
     folders.write_json(folder / "tokenizer_config.json", stated)
     folders.write_json(folder / "special_tokens_map.json", SPECIAL)
     if not (folder / "config.json").exists():
-        folders.write_json(folder / "config.json", shapes.PUBLISHED["facebook/opt-350m"])
+        folders.write_json(folder / "config.json", shapes.PUBLISHED[OPT_350M.id])
 
 
 def _write_policy(folder: Path, vocabulary: Path | None) -> None:
@@ -92,7 +94,7 @@ def _write_policy(folder: Path, vocabulary: Path | None) -> None:
     from transformers import OPTConfig, OPTForCausalLM
 
     write_tokenizer(folder, vocabulary)
-    stated = shapes.PUBLISHED["facebook/opt-350m"]
+    stated = shapes.PUBLISHED[OPT_350M.id]
     torch.manual_seed(0)
     model = OPTForCausalLM(OPTConfig(**_arguments(stated)))
     torch.save(model.half().state_dict(), folder / "pytorch_model.bin")
@@ -102,7 +104,7 @@ def _write_judge(folder: Path) -> None:
     import torch
     from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
-    stated = shapes.PUBLISHED["OpenAssistant/reward-model-deberta-v3-large-v2"]
+    stated = shapes.PUBLISHED[REWARD_MODEL.id]
     torch.manual_seed(0)
     model = DebertaV2ForSequenceClassification(DebertaV2Config(**_arguments(stated), num_labels=1))
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
@@ -180,7 +182,6 @@ def rehearse(out: Path, given: dict[str, Any], stages: Sequence[str] = STAGES) -
 def _stage(name: str, given: dict[str, Any]) -> Rehearsed:
     from . import stages
     from .runs import open_run
-    from .stopwatch import peak_memory
 
     with contextlib.redirect_stdout(io.StringIO()):
         run = open_run(**given)
@@ -243,10 +244,10 @@ class Summary(NamedTuple):
 def summarise(given: dict[str, Any], rehearsed: Sequence[Rehearsed], record: bool) -> Summary:
     """Speed and memory of each training beside what was planned, and what the whole would take on this device.
 
-    The rates that were found are kept in results/rates.json, with `record` in benchmarks/ too, for later plans.
+    The rates that were found are kept in results/rates.json, with `record` beside the planner too, for later plans.
     """
     settings = resolve(**given).settings
-    device, found = rates.this_device(settings.device), records(settings, rehearsed)
+    device, found = this_device(settings.device), records(settings, rehearsed)
     for path in [results_root() / rates.RATES.name] + [rates.RATES] * record:
         rates.enter(found, path)
     best = {one["precision"]: one["flops_a_second"] for one in found if one["kind"] == "matrix"}
@@ -261,7 +262,7 @@ def summarise(given: dict[str, Any], rehearsed: Sequence[Rehearsed], record: boo
             {
                 "stage": name,
                 "rows_at_once": planned[name].rows_at_once,
-                "memory_planned": planned[name].memory + (0 if device.gpu else rates.PROCESS),
+                "memory_planned": planned[name].memory + (0 if device.gpu else PROCESS),
                 "memory_measured": one.memory,
                 "flops_a_second": speed,
                 "share": speed / best[precision],
@@ -282,7 +283,7 @@ def summarise(given: dict[str, Any], rehearsed: Sequence[Rehearsed], record: boo
 
 def records(settings: Settings, rehearsed: Sequence[Rehearsed]) -> list[dict[str, Any]]:
     """What the planner wants to know about this device, as `rates.enter` keeps it: FLOP/s of every kind of work."""
-    device = rates.this_device(settings.device)
+    device = this_device(settings.device)
     precision = precision_on(settings, device)
     policy, judge = (shapes.shape_of(getattr(settings, what)) for what in ("policy", "reward_model"))
     by_name = {one.name: one.counted for one in rehearsed}

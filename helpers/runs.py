@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import folders, processes
 from helpers.errors import DataError, StageError
-from helpers.settings import DATA_CACHE, ROOT, Resolved, Settings, resolve, results_root
+from helpers.settings import DATA_CACHE, DISK_GB, ROOT, Resolved, Settings, resolve, results_root
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -34,7 +34,6 @@ QUIET = {
     "PYTHONWARNINGS": "ignore",
     "TOKENIZERS_PARALLELISM": "false",
 }
-DISK_MB = {"smoke": 100, "mini": 500, "local": 1_000, "paper": 30_000}  # room for a whole run of each profile
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 
 
@@ -247,10 +246,11 @@ def _check_sources(settings: Settings) -> None:
 def _check_disk(run: Run) -> None:
     """Refuse to start a run that the disk cannot hold; what the run already has counts."""
     have = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
-    missing = DISK_MB[run.settings.profile] - (have + shutil.disk_usage(run.folder).free) // 10**6
+    needed = round(1000 * DISK_GB[run.settings.profile])  # MB
+    missing = needed - (have + shutil.disk_usage(run.folder).free) // 10**6
     if missing > 0:
         raise StageError(
-            f"profile {run.settings.profile} needs about {DISK_MB[run.settings.profile]} MB of disk under "
+            f"profile {run.settings.profile} needs about {needed} MB of disk under "
             f"{_shown(run.folder)}, {missing} MB more than are free: free some, or set COURSE_RESULTS to another disk"
         )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from helpers import repositories
 from helpers.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Profile = Literal["smoke", "mini", "local", "paper"]
 Recipe = Literal["published", "recommended"]
 PROFILES, RECIPES = get_args(Profile), get_args(Recipe)
 SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
-SMALL_POSITIONS, OPT_POSITIONS = 512, 2048  # longest input in tokens: the embedded OPT, facebook/opt-350m
+SMALL_POSITIONS = 512  # tokens of the longest input of the embedded OPT
 
 # fmt: off
 BY_PROFILE: dict[str, tuple] = {
@@ -40,9 +41,9 @@ BY_PROFILE: dict[str, tuple] = {
     "eval_prompts":      (   6,   200,   100,    50),
     "max_prompt_length": ( 256,   256,   256,   256),
     "max_new_tokens":    (  24,    64,    64,   128),
-    "dataset":           (None,  None,  None, "Anthropic/hh-rlhf"),
-    "policy":            (None,  None,  None, "facebook/opt-350m"),
-    "reward_model":      (None,  None,  None, "OpenAssistant/reward-model-deberta-v3-large-v2"),
+    "dataset":           (None,  None,  None, repositories.DATASET.id),
+    "policy":            (None,  None,  None, repositories.POLICY.id),
+    "reward_model":      (None,  None,  None, repositories.REWARD_MODEL.id),
 }
 BY_RECIPE: dict[str, tuple] = {
     #                         published  recommended     (columns in the order of RECIPES)
@@ -70,6 +71,9 @@ PROFILE_AND_RECIPE: dict[tuple[str, str], dict[str, Any]] = {
                              "max_new_tokens": 50},
 }
 # fmt: on
+# What a run of each profile takes, in GB: memory at the peak, and disk for the run folder (paper: downloads too).
+MEMORY_GB = {"smoke": 3, "mini": 4, "local": 4, "paper": 16}
+DISK_GB = {"smoke": 0.1, "mini": 0.5, "local": 1, "paper": 30}
 
 
 class Settings(BaseModel):
@@ -277,7 +281,8 @@ def _length_problems(s: Settings) -> list[str]:
         problems.append(
             f"max_prompt_length = {s.max_prompt_length} leaves no room in dpo_max_length = {s.dpo_max_length}"
         )
-    own = {"paper": ("facebook/opt-350m", OPT_POSITIONS)}.get(s.profile, (None, SMALL_POSITIONS))
+    hub = repositories.POLICY
+    own = (hub.id, hub.positions) if s.profile == "paper" else (None, SMALL_POSITIONS)
     if s.policy != own[0]:
         return problems  # a policy of your own: its limit is in its config, known when it is loaded
     lengths = {

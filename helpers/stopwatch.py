@@ -3,8 +3,6 @@
 Apart from summary.json, because equal trainings have equal summaries and never take equally long.
 """
 
-import resource
-import sys
 import time
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from . import processes
+from .hardware import peak_memory
 
 WARM_UP = 10  # a training of so many steps has a first one that does not count: memory is laid out, kernels are chosen
 
@@ -63,9 +62,3 @@ class Stopwatch(TrainerCallback):
             "peak_memory_gb": round((torch.cuda.max_memory_allocated() if on_gpu else peak_memory()) / 1e9, 3),
             "device": device if processes.count() == 1 else f"{processes.count()} x {device}",
         }
-
-
-def peak_memory() -> int:
-    """The most memory in bytes that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -19,6 +19,7 @@ from . import processes, reference
 from . import training_loop as loop
 from .errors import CourseError
 from .folders import read_json, write_json
+from .hardware import wants_bfloat16
 from .models import (
     REWARD_MAX_LENGTH,
     load_policy,
@@ -27,7 +28,6 @@ from .models import (
     merge_adapter,
     new_policy,
     quiet,
-    wants_bfloat16,
 )
 from .optimizers import muon
 from .scoring import encode_pairs

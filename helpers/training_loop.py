@@ -16,19 +16,18 @@ from unittest import mock
 
 import pandas as pd
 import torch
-from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils.memory import clear_device_cache
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
-from . import checkpoints, processes, sharing
+from . import checkpoints, processes
 from .errors import CourseError, DataError, SettingsError
 from .folders import write_json
 from .generation import generate
-from .models import count_parameters, pick_device, quiet, wants_bfloat16
+from .hardware import pick_device, this_device, wants_bfloat16
+from .models import count_parameters, quiet
 from .planning import plan as planning
-from .planning import rates
 from .planning.shapes import shape_of_model
-from .sharing import LengthGroups, share
+from .samplers import LengthGroups, share
 from .stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -63,12 +62,11 @@ def plan(
     """The TRL configuration shared by all trainings, `more` on top. What is not named here is TRL's default.
 
     A step takes batch * accumulate rows, however many processes share them and however few are on a device at once:
-    all, or as many as `fits` says.
+    all of a process's share, or as many as `fits` says.
     """
     processes.refuse_alone("a training")
     clear_device_cache(garbage_collection=True)  # trainers hold themselves: the one before goes when it is looked for
     at_once, checkpointing = fitting or (settings.rows_at_once, settings.activation_checkpointing)
-    alone = share(batch, accumulate, 1, at_once)[0]
     per_device, accumulate = share(batch, accumulate, processes.count(), at_once)
     shared = {
         "output_dir": str(out / "checkpoints"),
@@ -88,7 +86,7 @@ def plan(
         "logging_strategy": "no",  # _Watch says when to log, evaluate and save
         "eval_strategy": "no",
         "save_strategy": "no",
-        "save_total_limit": 1 if processes.count() == 1 else None,  # several: see `checkpoints.finish`
+        "save_total_limit": 1,
         "disable_tqdm": True,
         "report_to": "none",
         "log_level_replica": "error",  # of several processes the main one speaks
@@ -96,7 +94,6 @@ def plan(
     }
     with quiet():
         made = config(**(shared | more))
-    made.rows_alone = alone  # what one process would hold at once
     made._n_gpu = min(made.n_gpu, 1)  # a process has one GPU; more of them take more processes: see `launch`
     return made
 
@@ -111,7 +108,7 @@ def fits(settings: Settings, kind: str, model: torch.nn.Module) -> Fitting:
         raise SettingsError(f"{kind}_max_length = {longest}, but this policy sees {sees} tokens: lower it to {sees}")
     if processes.sharded():
         return None
-    device = rates.this_device(settings.device)
+    device = this_device(settings.device)
     found = planning.fit(settings, kind, shape_of_model(model), device, processes.count())
     rows, checkpointing = min(processes.gathered(found))  # alike in all processes: what the smallest device holds
     if not rows:
@@ -199,7 +196,7 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **_) -> None:
         if processes.index():
-            torch.manual_seed(args.seed + processes.index())  # dropout noise of its own
+            torch.manual_seed(args.seed + processes.index())  # else all processes drop the same units
         if state.global_step == 0:
             self.trainer.evaluate()
 
@@ -224,9 +221,6 @@ class _Watch(TrainerCallback):
                 "before the first step. Known causes: dropout is on (OPT ignores TRL's disable_dropout), the "
                 "reference is another model, or the policy already carries an adapter"
             )
-
-    def on_save(self, args, state, control, **_) -> None:
-        checkpoints.finish(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_evaluate(self, args, state, control, model=None, **_) -> None:
         if self.prompts:  # in every process all of them: one batch, and nobody waits for another one's answers
@@ -264,13 +258,9 @@ def run(
     """
     args = trainer.args
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes.count()
-    order = SeedableRandomSampler(lengths, data_seed=settings.seed)  # the trainer's own, for the published recipe
-    if settings.recipe == "recommended":
+    if settings.recipe == "recommended":  # the published one keeps the trainer's own random order
         order = LengthGroups(lengths, rows, settings.seed)
         trainer._get_train_sampler = lambda *_: order
-    if processes.count() > 1:
-        sharing.share_steps(trainer, order, args.rows_alone)
-        sharing.share_looks(trainer)
     trainer.remove_callback(PrinterCallback)
     watch, stopwatch = _Watch(trainer, settings, prompts, progress, starts_at_ln_2), Stopwatch()
     trainer.add_callback(watch)

@@ -6,8 +6,6 @@ results/.models/ is used, whose name comes from the content of what it was made 
 
 from __future__ import annotations
 
-import hashlib
-import os
 import pickle
 import re
 import shutil
@@ -31,6 +29,7 @@ KINDS = (
     r"pytorch_model\.bin",
     r"pytorch_model-\d+-of-\d+\.bin|pytorch_model\.bin\.index\.json",
 )
+AGAIN = "fetch that file again (from the hub: hf download --force-download), or give a complete folder"
 CONFIGS = ("config.json", "generation_config.json")  # what a model is loaded with, beside its weights
 
 
@@ -75,31 +74,11 @@ def problem(folder: Path, files: list[str]) -> str | None:
     return None
 
 
-def is_intact(path: Path) -> bool:
-    """Whether a file in the hub's cache has the content that its blob is named after; True where no name tells."""
-    name = Path(os.readlink(path)).name if path.is_symlink() else ""
-    if re.fullmatch(r"[0-9a-f]{64}", name):
-        return folders.sha256_of_file(path) == name
-    if re.fullmatch(r"[0-9a-f]{40}", name):  # a small file, named by git
-        content = path.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == name
-    return True
-
-
-def is_converted(folder: Path, pickles: list[str]) -> bool:
-    """Whether the safe copy of a folder's weights is there and whole."""
-    return folders.is_current(*_place(folder, pickles))
-
-
 def _place(folder: Path, pickles: list[str]) -> tuple[Path, str]:
     """(folder, fingerprint) of the safe copy of some weights, both from the content of all that goes into it."""
 
-    def digest(path: Path) -> str:
-        blob = Path(os.readlink(path)).name if path.is_symlink() else ""
-        return blob if len(blob) == 64 else folders.sha256_of_file(path)  # the cache names large files by their sha256
-
     names = [name for name in (*CONFIGS, *pickles) if (folder / name).is_file()]
-    fingerprint = folders.sha256_of_json([(name, digest(folder / name)) for name in names])
+    fingerprint = folders.sha256_of_json([(name, folders.sha256_of_file(folder / name)) for name in names])
     return results_root() / ".models" / f"weights-{fingerprint[:16]}", fingerprint
 
 
@@ -137,8 +116,6 @@ def _tensors(folder: Path, pickles: list[str], source: str) -> dict[str, torch.T
     tensors, storages = {}, set()
     for path in (folder / name for name in pickles if name.endswith(".bin")):
         try:
-            if not is_intact(path):
-                raise ValueError("its sha256 is not the one that names it")
             with warnings.catch_warnings():  # on archives that are refused anyway
                 warnings.simplefilter("ignore")
                 loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -150,7 +127,7 @@ def _tensors(folder: Path, pickles: list[str], source: str) -> dict[str, torch.T
                 strange = isinstance(error, pickle.UnpicklingError)  # torch's own advice would be to run it
                 first = "" if strange else (str(error).strip().splitlines() or [type(error).__name__])[0]
                 reason = first[:100] or "it holds something other than weights"
-                text = f"has a damaged {path.name} ({reason}): fetch that file again"
+                text = f"has a damaged {path.name} ({reason}): {AGAIN}"
             raise DataError(f"model {source!r} {text}") from None
         for name, value in found.items():
             storage = value.untyped_storage().data_ptr()

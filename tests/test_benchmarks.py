@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import measuring
+from helpers import planning
 
 FOLDER = Path(measuring.__file__).parent
+PLANNING = Path(planning.__file__).parent
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.stem != "measuring")
 
 
@@ -17,7 +19,7 @@ def test_every_script_is_in_the_readme_and_says_how_it_is_run(script):
     assert command in (FOLDER / "README.md").read_text("utf-8") and command in script.read_text("utf-8")
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted([*FOLDER.glob("*.json"), *PLANNING.glob("*.json")]), ids=lambda path: path.stem)
 def test_every_record_says_how_it_was_made(path):
     found = json.loads(path.read_text("utf-8"))
     if path.stem == "rates":  # a rehearsal keeps these

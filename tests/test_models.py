@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from helpers import models
-from helpers.errors import CourseError, DataError
+from helpers.errors import DataError
 
 TEXT = "\n\nHuman: Where… is\u00a0the dog?\n\nAssistant: Over there, 3 km! \u00e9\u4e2d"
 
@@ -100,14 +100,6 @@ def test_count_parameters():
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
     model[0].requires_grad_(False)
     assert models.count_parameters(model) == (3, 11)
-
-
-def test_pick_device():
-    assert models.pick_device("cpu") == "cpu"
-    assert models.pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(CourseError, match="GPU"):
-            models.pick_device("cuda")
 
 
 @pytest.mark.parametrize("source", ["no-such-folder", "nobody/no-such-model", "empty"])

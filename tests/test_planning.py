@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import OPTConfig, OPTForCausalLM
 
-from helpers import doctor, models, preferences, training
+from helpers import doctor, hardware, models, preferences, training
 from helpers.errors import DataError, SettingsError
 from helpers.folders import read_json
 from helpers.planning import lengths, memory, rates, shapes
-from helpers.planning.plan import across_cards, fit, plan, precision_on
-from helpers.runs import DISK_MB
-from helpers.settings import DATA_CACHE, resolve
+from helpers.planning.plan import across_cards, fit, plan
+from helpers.settings import DATA_CACHE, DISK_GB, resolve
 
 OPT, JUDGE = shapes.PUBLISHED
 
@@ -106,7 +105,7 @@ def test_more_rows_take_more_memory_and_checkpointing_less(opt):
 
 def test_a_plan_for_16_gb_exists_for_every_stage_and_recipe():
     for recipe in ("recommended", "published"):
-        settings, card = resolve(profile="paper", recipe=recipe).settings, rates.device_called("16GB")
+        settings, card = resolve(profile="paper", recipe=recipe).settings, hardware.device_called("16GB")
         first = plan(settings, card)
         assert first.fits and first.download > 2e9
         assert all(stage.memory <= card.room and not stage.settings for stage in first.stages)
@@ -114,29 +113,29 @@ def test_a_plan_for_16_gb_exists_for_every_stage_and_recipe():
 
 def test_what_the_doctor_and_a_run_ask_for_is_enough():
     settings = resolve(profile="paper").settings
-    found = plan(settings, rates.device_called(f"{doctor.GPU_MEMORY}GB"))
-    assert found.fits and not plan(settings, rates.device_called(f"{doctor.GPU_MEMORY - 3}GB")).fits
+    found = plan(settings, hardware.device_called(f"{doctor.GPU_MEMORY}GB"))
+    assert found.fits and not plan(settings, hardware.device_called(f"{doctor.GPU_MEMORY - 3}GB")).fits
     # Downloads lie on the disk twice where they are pickles: as they came and as safetensors.
-    assert found.disk + 2 * found.download < min(1e6 * DISK_MB["paper"], 1e9 * doctor.DISK["paper"])
+    assert found.disk + 2 * found.download < 1e9 * DISK_GB["paper"]
 
 
 def test_a_small_card_gets_checkpointing_and_a_smaller_one_is_refused(opt):
     settings = resolve(profile="paper").settings
 
     def fitted(gigabytes):
-        return fit(settings, "sft", opt, rates.device_called(f"{gigabytes} GB"))
+        return fit(settings, "sft", opt, hardware.device_called(f"{gigabytes} GB"))
 
     assert fitted(60) == (16, False)
     rows, checkpointing = fitted(7.2)
     assert rows >= 1 and checkpointing
     assert fitted(4) == (0, True)
-    assert not plan(settings, rates.device_called("4 GB")).fits
+    assert not plan(settings, hardware.device_called("4 GB")).fits
 
 
 def test_the_published_time_of_the_authors_is_in_reach_of_the_formula():
     """Their SFT logged 1.727e17 operations (6 a weight and token); ours counts attention too, padding not."""
     settings = resolve(profile="paper", recipe="published").settings
-    sft = plan(settings, rates.CARDS["A100 40GB"]).stages[0]
+    sft = plan(settings, hardware.CARDS["A100 40GB"]).stages[0]
     work = sft.tokens * 3 * rates.forward_flops(shapes.shape_of(OPT), sft.tokens / (2 * 160_800))
     assert 0.7 < work / 1.727e17 < 1.3
 
@@ -153,14 +152,14 @@ def test_lengths_are_those_of_the_rows():
 
 def test_precision_is_planned_as_it_is_trained():
     paper, mini = resolve(profile="paper").settings, resolve().settings
-    old = rates.CARDS["T4"]
-    new = rates.CARDS["A100 40GB"]
-    assert precision_on(paper, new) == "bfloat16" and precision_on(paper, old) == "float32"
-    computer = rates.Device("cpu, 2 threads", 24e9, gpu=False)
-    assert precision_on(paper, computer) == "bfloat16" and precision_on(mini, computer) == "float32"
-    assert precision_on(resolve(precision="float32").settings, new) == "float32"
-    assert models.wants_bfloat16(mini) == (precision_on(mini, rates.this_device()) == "bfloat16")
-    assert models.wants_bfloat16(paper) == (precision_on(paper, rates.this_device()) == "bfloat16")
+    old = hardware.CARDS["T4"]
+    new = hardware.CARDS["A100 40GB"]
+    assert hardware.precision_on(paper, new) == "bfloat16" and hardware.precision_on(paper, old) == "float32"
+    computer = hardware.Device("cpu, 2 threads", 24e9, gpu=False)
+    assert hardware.precision_on(paper, computer) == "bfloat16" and hardware.precision_on(mini, computer) == "float32"
+    assert hardware.precision_on(resolve(precision="float32").settings, new) == "float32"
+    assert hardware.wants_bfloat16(mini) == (hardware.precision_on(mini, hardware.this_device()) == "bfloat16")
+    assert hardware.wants_bfloat16(paper) == (hardware.precision_on(paper, hardware.this_device()) == "bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -168,13 +167,13 @@ def test_precision_is_planned_as_it_is_trained():
     [("T4", "T4"), ("a100-80gb", "A100 80GB"), ("4090", "RTX 4090"), ("rtx 3090", "RTX 3090"), ("h200", "H200")],
 )
 def test_cards_are_found_by_name(name, found):
-    assert rates.device_called(name) == rates.CARDS[found]
+    assert hardware.device_called(name) == hardware.CARDS[found]
 
 
 def test_a_gpu_is_found_by_its_memory_and_nonsense_is_refused():
-    assert rates.device_called("16GB").memory == rates.device_called("16 gib").memory == 16e9
+    assert hardware.device_called("16GB").memory == hardware.device_called("16 gib").memory == 16e9
     with pytest.raises(SettingsError, match="neither a memory size, such as 16GB, nor one of T4"):
-        rates.device_called("a big one")
+        hardware.device_called("a big one")
 
 
 @pytest.mark.parametrize(
@@ -187,13 +186,13 @@ def test_a_gpu_is_found_by_its_memory_and_nonsense_is_refused():
     ],
 )
 def test_torchs_names_lead_to_data_sheets(name, card):
-    assert rates._card_of(name) == (rates.CARDS[card] if card else None)
+    assert hardware.card_of(name) == (hardware.CARDS[card] if card else None)
 
 
 def test_what_was_measured_counts_before_the_data_sheet(tmp_path, monkeypatch, opt):
     monkeypatch.setattr(rates, "RATES", tmp_path / "rates.json")
     monkeypatch.setenv("COURSE_RESULTS", str(tmp_path / "results"))
-    card = rates.CARDS["H100"]
+    card = hardware.CARDS["H100"]
     assumed, source = rates.rate(card, "sft", "bfloat16", opt)
     assert assumed == rates.ASSUMED_SHARE * card.half and "not measured" in source
     record = {
@@ -208,12 +207,12 @@ def test_what_was_measured_counts_before_the_data_sheet(tmp_path, monkeypatch, o
     assert rates.rate(card, "sft", "bfloat16", opt)[0] == 5e14
     rates.enter([near | {"flops_a_second": 6e14}], tmp_path / "rates.json")
     assert rates.rate(card, "sft", "bfloat16", opt)[0] == 6e14
-    assert rates.rate(rates.device_called("16GB"), "sft", "bfloat16", opt) is None
-    assert rates.rate(rates.CARDS["T4"], "sft", "float32", opt)[1].endswith("not measured")
+    assert rates.rate(hardware.device_called("16GB"), "sft", "bfloat16", opt) is None
+    assert rates.rate(hardware.CARDS["T4"], "sft", "float32", opt)[1].endswith("not measured")
 
 
 def test_every_card_gets_a_plan():
     settings = resolve(profile="paper").settings
     plans = across_cards(settings)
-    assert [p.device.name for p in plans] == list(rates.CARDS) and all(p.fits for p in plans)
+    assert [p.device.name for p in plans] == list(hardware.CARDS) and all(p.fits for p in plans)
     assert all(p.seconds > 0 for p in plans)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import models, preferences, rehearsal
+from helpers import hardware, models, preferences, rehearsal
 from helpers.errors import DataError
 from helpers.folders import read_json
 from helpers.planning import lengths, plan, rates, shapes
@@ -104,7 +104,7 @@ def test_every_stage_runs_and_the_planner_learns_from_it(places, results, monkey
     assert {record["kind"] for record in found} == {"matrix", "sft", "dpo", "generate", "score"}
     rates.enter(found, results / "rates.json")
     assert json.loads((results / "rates.json").read_text())["measured"]
-    planned = plan.plan(settings, rates.this_device("cpu"))
+    planned = plan.plan(settings, hardware.this_device("cpu"))
     assert all("measured on cpu" in stage.source for stage in planned.stages) and planned.seconds > 0
     # On the device and the sizes that it learned from, the plan's steps take what they took.
     sft = done[1].counted

@@ -155,7 +155,7 @@ def test_a_missing_folder_is_named(profile):
 
 
 def test_only_profile_paper_names_hub_ids(monkeypatch):
-    monkeypatch.setattr(runs, "DISK_MB", dict.fromkeys(runs.DISK_MB, 1))
+    monkeypatch.setattr(runs, "DISK_GB", dict.fromkeys(runs.DISK_GB, 0.001))
     helpers.open_run(profile="paper", policy="someone/something")
     assert "HF_HUB_OFFLINE" not in os.environ
     with pytest.raises(DataError, match="use profile paper"):
@@ -163,7 +163,7 @@ def test_only_profile_paper_names_hub_ids(monkeypatch):
 
 
 def test_a_full_disk_is_noticed_before_work_starts(monkeypatch):
-    monkeypatch.setattr(runs, "DISK_MB", dict.fromkeys(runs.DISK_MB, 10**12))
+    monkeypatch.setattr(runs, "DISK_GB", dict.fromkeys(runs.DISK_GB, 10**9))
     with pytest.raises(StageError, match="MB more than are free"):
         helpers.open_run(profile="smoke")
 

@@ -10,10 +10,10 @@ import pytest
 import tiny
 import torch
 
-from helpers import checkpoints, losses, models, reference, training
+from helpers import checkpoints, hardware, losses, models, reference, training
 from helpers import training_loop as loop
 from helpers.errors import CourseError, DataError, SettingsError
-from helpers.planning import memory, rates, shapes
+from helpers.planning import memory, shapes
 
 PAIRS = tiny.made_up(34, seed=1)
 TRAIN, HELDOUT = PAIRS[:22].reset_index(drop=True), PAIRS[22:].reset_index(drop=True)
@@ -359,7 +359,7 @@ def test_a_split_batch_teaches_the_same(train, tmp_path):
 
 @pytest.mark.parametrize("train", [sft, dpo])
 def test_a_batch_is_split_where_memory_is_short_and_refused_where_there_is_none(train, tmp_path, monkeypatch):
-    here = rates.this_device("cpu")
+    here = hardware.this_device("cpu")
     seen = []
     fits = loop.fits
     monkeypatch.setattr(loop, "fits", lambda *given: seen.append(fits(*given)) or seen[-1])
@@ -368,8 +368,8 @@ def test_a_batch_is_split_where_memory_is_short_and_refused_where_there_is_none(
             shape = shapes.shape_of_model(tiny.policy()[0])
             how = {"bfloat16": False, "gpu": False, "adapter": shape.adapter(4, "all-linear"), "accumulate": 2}
             room = 1.001 * memory.peak(shape, train.__name__, 2, 96, **how)
-        small = here._replace(memory=(room + rates.PROCESS) / rates.HOST_SHARE)
-        monkeypatch.setattr(rates, "this_device", lambda *_, small=small: small)
+        small = here._replace(memory=(room + hardware.PROCESS) / hardware.HOST_SHARE)
+        monkeypatch.setattr(loop, "this_device", lambda *_, small=small: small)
         if name == "none":
             with pytest.raises(DataError, match="does not fit into cpu"):
                 train(tmp_path / name)

@@ -18,6 +18,7 @@ from typing import Any
 from .. import processes
 from ..course import without_defaults
 from ..errors import SettingsError
+from ..hardware import pick_device
 from ..progress import Display
 from ..runs import Run, open_run
 from ..settings import Settings, resolve
@@ -35,8 +36,6 @@ def train(given: dict[str, Any], only: Sequence[str] = ()) -> Run:
     settings = resolve(**given).settings
     steps = _steps(settings, only)
     _check_shares(settings)
-    from ..models import pick_device
-
     processes.join(cpu=pick_device(settings.device) != "cuda")
     with _main_speaks():
         run = open_run(**given)
@@ -78,7 +77,7 @@ def _policy(run: Run, name: str) -> None:
 
 def _check_shares(settings: Settings) -> None:
     """Raise SettingsError when the processes cannot share the rows of a step evenly."""
-    from ..sharing import share
+    from ..samplers import share
 
     for batch in (settings.sft_batch_size, settings.dpo_batch_size):
         share(batch, settings.gradient_accumulation, processes.count(), settings.rows_at_once)

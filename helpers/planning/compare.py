@@ -2,10 +2,10 @@
 
 import pandas as pd
 
+from ..hardware import GB, PROCESS, precision_on, this_device
 from ..runs import Run
-from .plan import plan, precision_on, shape_used
-from .rates import PROCESS, this_device, training_record
-from .units import GB
+from .plan import plan, shape_used
+from .rates import training_record
 
 FEW = 20  # steps; fewer say little about speed
 COLUMNS = ["stage", "memory_planned", "memory_measured", "seconds_planned", "seconds_measured", "device"]

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..folders import read_json
-from ..settings import DATA_CACHE, ROOT, Settings
+from ..settings import DATA_CACHE, Settings
 
-MEASURED = ROOT / "benchmarks" / "hh_lengths.json"
+MEASURED = Path(__file__).with_name("hh_lengths.json")
 # HH-RLHF's train splits, by its card.
 TRAIN_PAIRS = {
     "harmless-base": 42_537,

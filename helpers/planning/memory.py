@@ -1,18 +1,19 @@
 """How much memory a stage takes at its peak, in bytes, and how many rows fit at once.
 
 Counted, not guessed: weights, gradients, optimiser state, the half-precision copies that autocast makes, and what
-autograd keeps for the backward pass. KEPT was measured with benchmarks/activations.py, which asks autograd itself.
+autograd keeps for the backward pass. The last was measured with benchmarks/activations.py, which asks autograd itself,
+and stands in activations.json.
 """
 
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from ..folders import read_json
-from ..settings import ROOT
 from .shapes import Shape
 
 Kind = Literal["sft", "dpo"]
-MEASURED = ROOT / "benchmarks" / "activations.json"
+MEASURED = Path(__file__).with_name("activations.json")
 TILE = (4096, 32_768)  # tokens and words: TRL makes logits in tiles of this size and never holds them all
 COPIES = 8  # float32 copies of a tile where TRL has no kernel of its own for it, as on a processor
 

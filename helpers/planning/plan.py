@@ -3,20 +3,16 @@
 import math
 from typing import NamedTuple
 
+from ..hardware import CARDS, Device, precision_on
+from ..repositories import download_of
 from ..settings import Settings
 from . import memory, rates
 from .lengths import Lengths, lengths_of
-from .rates import Device
 from .shapes import Shape, shape_of
 
 LOOKS, ASKED = 5, 24  # looks at held-out data in a training, and prompts answered at each
 SEQUENCE = 512  # tokens of prompt and response that the reward model reads at most
 NO_RATE = "unknown: none was measured here (see rehearse), and only a card that is named has a data sheet"
-DOWNLOADS = {  # bytes of the files that are fetched from the hub
-    "facebook/opt-350m": 663e6,
-    "OpenAssistant/reward-model-deberta-v3-large-v2": 1.75e9,
-    "Anthropic/hh-rlhf": 90e6,
-}
 
 
 class Stage(NamedTuple):
@@ -74,7 +70,7 @@ def plan(
     sources = [settings.dataset, settings.policy, settings.reward_model]
     from ..runs import locate
 
-    download = sum(DOWNLOADS.get(source, 0) for source in sources if source and not locate(source))
+    download = sum(download_of(source) for source in sources if source and not locate(source))
     return Plan(device, (*trainings, _evaluation(settings, device, policy, judge, lengths)), download)
 
 
@@ -85,14 +81,6 @@ def shape_used(settings: Settings, what: str) -> Shape:
 
     given = getattr(settings, what)
     return shape_of(DATA_CACHE / what if given is None else locate(given) or given)
-
-
-def precision_on(settings: Settings, device: Device) -> str:
-    """The numbers that SFT and DPO multiply in on a device: see `models.wants_bfloat16`."""
-    if settings.precision != "auto":
-        return settings.precision
-    worth_it = device.gpu or settings.profile == "paper"
-    return "bfloat16" if device.bfloat16 and worth_it else "float32"
 
 
 def fit(settings: Settings, kind: memory.Kind, shape: Shape, device: Device, processes: int = 1) -> tuple[int, bool]:
@@ -182,6 +170,6 @@ def _evaluation(s: Settings, device: Device, policy: Shape, judge: Shape, length
 
 
 def across_cards(settings: Settings) -> list[Plan]:
-    """The plan on every card of `rates.CARDS`, from small to large."""
+    """The plan on every card of `hardware.CARDS`, from small to large."""
     lengths = lengths_of(settings)
-    return [plan(settings, card, lengths) for card in rates.CARDS.values()]
+    return [plan(settings, card, lengths) for card in CARDS.values()]

@@ -1,98 +1,24 @@
 """How fast a device is: what was measured on it, or a stated share of its data sheet.
 
-`rehearse` measures, into results/rates.json. Those in benchmarks/rates.json come with the course; yours count first.
+`rehearse` measures, into results/rates.json. The rates.json beside this file comes with the course; yours count first.
 """
 
 import datetime
-import re
 from math import log
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from ..errors import SettingsError
 from ..folders import read_json, versions, write_json
-from ..settings import ROOT, results_root
+from ..hardware import CARDS, Device, card_of
+from ..settings import results_root
 from .shapes import Shape
-from .units import GB
 
 if TYPE_CHECKING:
     from ..settings import Settings
 
-RATES = ROOT / "benchmarks" / "rates.json"
+RATES = Path(__file__).with_name("rates.json")
 ASSUMED_SHARE = 0.3  # of the data sheet's rate, where nobody has measured
 ASSUMED_STEP = 0.03  # seconds to decode a token of a batch on a GPU that nobody has measured
-CONTEXT = GB // 2  # what a GPU's driver and libraries take
-USABLE = 0.95  # of a GPU's memory; the rest is lost between torch's blocks
-HOST_SHARE = 0.8  # of a computer's memory that a training may take
-PROCESS = 1.0 * GB  # what Python takes with all its libraries before a model is loaded
-
-
-class Device(NamedTuple):
-    """Where a run is planned: memory in bytes, dense matrix rates of the data sheet in FLOP/s (None: unknown)."""
-
-    name: str
-    memory: float
-    gpu: bool = True
-    bfloat16: bool = True
-    half: float | None = None
-    single: float | None = None
-
-    @property
-    def room(self) -> float:
-        """Bytes that a training may take, torch's own count."""
-        return USABLE * self.memory - CONTEXT if self.gpu else HOST_SHARE * self.memory - PROCESS
-
-
-CARDS = {
-    device.name: device
-    for device in (
-        Device("T4", 16 * GB, bfloat16=False, half=65e12, single=8.1e12),
-        Device("RTX 3090", 24 * GB, half=71e12, single=35.6e12),
-        Device("RTX 4090", 24 * GB, half=165e12, single=82.6e12),
-        Device("A100 40GB", 40 * GB, half=312e12, single=19.5e12),
-        Device("A100 80GB", 80 * GB, half=312e12, single=19.5e12),
-        Device("H100", 80 * GB, half=989e12, single=67e12),
-        Device("H200", 141 * GB, half=989e12, single=67e12),
-    )
-}
-
-
-def device_called(name: str) -> Device:
-    """A card by its name, "T4", or any GPU by its memory, "16GB". Raises SettingsError for anything else."""
-    wanted = re.sub(r"[\s-]", "", name.lower())
-    for card in CARDS.values():
-        if re.sub(r"\s", "", card.name.lower()) in (wanted, f"rtx{wanted}"):
-            return card
-    if size := re.fullmatch(r"(\d+(?:\.\d+)?)(gb?|gib)?", wanted):
-        return Device(f"GPU with {size[1]} GB", float(size[1]) * GB)
-    raise SettingsError(f"--gpu {name!r} is neither a memory size, such as 16GB, nor one of {', '.join(CARDS)}")
-
-
-def this_device(wanted: str = "auto") -> Device:
-    """The GPU that torch sees here, else this computer."""
-    import torch
-
-    from ..doctor import memory
-    from ..models import pick_device
-
-    if pick_device(wanted) == "cuda":
-        properties = torch.cuda.get_device_properties(0)
-        sheet = _card_of(properties.name)
-        return (sheet or Device("", 0))._replace(
-            name=properties.name,
-            memory=float(properties.total_memory),
-            bfloat16=torch.cuda.is_bf16_supported(including_emulation=False),
-        )
-    able = torch.cpu.get_capabilities()
-    fast = any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return Device(f"cpu, {torch.get_num_threads()} threads", float(memory()), gpu=False, bfloat16=fast)
-
-
-def _card_of(name: str) -> Device | None:
-    """The data sheet for a name that torch gives, such as "NVIDIA A100-SXM4-40GB"."""
-    words = set(re.split(r"[\s-]+", name.upper()))
-    return next((card for card in CARDS.values() if set(card.name.upper().split()) <= words), None)
-
 
 # ---------------------------------------------------------------------------------------------- work and speed
 
@@ -124,7 +50,7 @@ def measured(device: Device, kind: str, precision: str, shape: Shape) -> dict[st
 def _same(name: str, device: Device) -> bool:
     if not device.gpu:
         return name.startswith("cpu") and name.split(", ")[-1] == device.name.split(", ")[-1]
-    one, other = _card_of(name), _card_of(device.name) or CARDS.get(device.name)
+    one, other = card_of(name), card_of(device.name) or CARDS.get(device.name)
     return name == device.name or (one is not None and one == other)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import DataError
+from ..repositories import POLICY, REWARD_MODEL
 
 if TYPE_CHECKING:
     from torch import nn
@@ -11,14 +12,14 @@ if TYPE_CHECKING:
 # What the hub's configs say, for when the hub cannot be asked, and for folders that imitate it.
 # fmt: off
 PUBLISHED = {
-    "facebook/opt-350m": {
+    POLICY.id: {
         "model_type": "opt", "architectures": ["OPTForCausalLM"], "vocab_size": 50272, "hidden_size": 1024,
         "num_hidden_layers": 24, "ffn_dim": 4096, "num_attention_heads": 16, "word_embed_proj_dim": 512,
-        "do_layer_norm_before": False, "max_position_embeddings": 2048, "dropout": 0.1, "attention_dropout": 0.0,
-        "activation_function": "relu", "bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1, "prefix": "</s>",
-        "torch_dtype": "float16",
+        "do_layer_norm_before": False, "max_position_embeddings": POLICY.positions, "dropout": 0.1,
+        "attention_dropout": 0.0, "activation_function": "relu", "bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1,
+        "prefix": "</s>", "torch_dtype": "float16",
     },
-    "OpenAssistant/reward-model-deberta-v3-large-v2": {
+    REWARD_MODEL.id: {
         "model_type": "deberta-v2", "architectures": ["DebertaV2ForSequenceClassification"], "vocab_size": 128100,
         "hidden_size": 1024, "num_hidden_layers": 24, "intermediate_size": 4096, "num_attention_heads": 16,
         "max_position_embeddings": 512, "relative_attention": True, "position_buckets": 256,

@@ -6,9 +6,10 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..hardware import GB, precision_on
 from ..settings import Settings
-from .plan import Plan, Stage, precision_on
-from .units import GB, duration, size
+from .plan import Plan, Stage
+from .units import duration, size
 
 
 def plan_table(plan: Plan, settings: Settings) -> Table:

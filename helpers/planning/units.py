@@ -1,6 +1,6 @@
 """Bytes and seconds for reading."""
 
-GB = 10**9
+from ..hardware import GB
 
 
 def size(number: float) -> str:

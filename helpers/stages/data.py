@@ -9,6 +9,7 @@ import pandas as pd
 
 from .. import preferences
 from ..errors import DataError, SettingsError
+from ..repositories import revision_of
 from ..runs import Run, locate
 from ..settings import DATA_CACHE
 
@@ -40,9 +41,7 @@ def identity(origin: Path | str) -> tuple[dict, list[Path]]:
     """How a source enters a fingerprint: a folder by its content, a hub id by its name and revision."""
     if isinstance(origin, Path):
         return {}, [origin]
-    from ..models import REVISIONS
-
-    return {"hub": origin, "revision": (REVISIONS | preferences.HUB_REVISIONS).get(origin)}, []
+    return {"hub": origin, "revision": revision_of(origin)}, []
 
 
 def knows_truth(run: Run) -> bool:
