@@ -26,17 +26,17 @@ class NotebookFailed(CourseError):
         self.copy = copy
 
 
-def execute(notebook: Path, parameters: dict[str, Any], out: Path) -> None:
+def execute(notebook: Path, parameters: dict[str, Any], out: Path, failed: Path) -> None:
     """Run one notebook from the project root with this Python and write it to `out`, whole or not at all.
 
-    Raises NotebookFailed at the first failing cell and leaves what had run beside `out` as NAME.failed.ipynb.
+    Raises NotebookFailed at the first failing cell and leaves what had run as `failed`, which a later success removes.
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial, failed = out.with_name(f".{out.stem}.partial.ipynb"), out.with_name(f"{out.stem}.failed.ipynb")
+    partial = out.with_name(f".{out.stem}.partial.ipynb")
     partial.unlink(missing_ok=True)
     try:
         with _kernel() as kernel:

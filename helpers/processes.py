@@ -26,9 +26,13 @@ _alone = False
 
 
 def count() -> int:
-    """The number of processes, as `accelerate launch` says it in the environment; 1 without it."""
-    launched = "LOCAL_RANK" in os.environ and not _alone
-    return int(os.environ.get("WORLD_SIZE", 1)) if launched else 1
+    """The number of processes that work together here; 1 in a stage that the main process builds by itself."""
+    return 1 if _alone else launched()
+
+
+def launched() -> int:
+    """The number of processes that were started, as `accelerate launch` says it in the environment; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
 
 
 def index() -> int:
