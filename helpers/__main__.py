@@ -277,8 +277,8 @@ def verify() -> None:
     with explained():
         from helpers import cache as data_cache
 
-        data_cache.verify()
-    out.print("data_cache/ is as its manifest says")
+        changed = data_cache.verify()
+    out.print("data_cache/ is as its manifest says", *changed, sep="\n", markup=False, soft_wrap=True)
 
 
 @cache.command()

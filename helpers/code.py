@@ -62,7 +62,7 @@ CONTENT = {".toml", ".json", ".yaml", ".yml", ".j2"}  # files beside modules tha
 class Code(NamedTuple):
     """What made a thing: file below helpers/ -> hash of its code, and library -> installed version."""
 
-    files: dict[str, str]
+    code: dict[str, str]
     versions: dict[str, str]
 
 
@@ -101,6 +101,20 @@ def of_cells(cells: Iterable[str]) -> Code:
     return tree.code(modules, libraries, stage=False)
 
 
+def is_unchanged(code: Any, versions: Any) -> bool:
+    """Whether recorded code and versions are those of now; False for a record of another shape."""
+    if not (isinstance(code, dict) and isinstance(versions, dict)):
+        return False
+    tree = _tree(SOURCES)
+    same_code = all(tree.hash_of(file) == known for file, known in code.items())
+    return same_code and all(installed(name) == known for name, known in versions.items() if name != "processes")
+
+
+def installed(library: str) -> str:
+    """The version of a library as it is recorded."""
+    return folders.version(library) or "not installed"
+
+
 def _of_function(function: Callable[..., Any], *, stage: bool) -> Code:
     while isinstance(function, partial):
         function = function.func
@@ -113,7 +127,7 @@ def _of_function(function: Callable[..., Any], *, stage: bool) -> Code:
         return Code({}, {})
     modules, libraries = _imports(tree, text, "")
     found = tree.code(modules, libraries, stage=stage)
-    return Code({f"{module}.{function.__name__}": _short_hash(meaning(text))} | found.files, found.versions)
+    return Code({f"{module}.{function.__name__}": _short_hash(meaning(text))} | found.code, found.versions)
 
 
 # ------------------------------------------------------------------------------------------ following imports
@@ -170,25 +184,29 @@ class Tree:
     def code(self, start: Iterable[str], libraries: Iterable[str], *, stage: bool) -> Code:
         """Hashes of what is reached from `start`, and versions of `libraries` and of those that it imports."""
         modules = self.reached(start, stage=stage)
-        files, content, used = {}, set(), set(libraries)
+        files, used = set(), set(libraries)
         for name in modules:
-            module, path = self.read(name), self.file(name)
-            used |= module.libraries
-            files[self._shown(path)] = _short_hash(module.text)
-            content |= set(self._content_of(path, name))
-        files |= {self._shown(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in content}
+            used |= self.read(name).libraries
+            files |= {self.file(name), *self._content_of(name)}
+        shown = sorted(path.relative_to(self.root).as_posix() for path in files)
         names = sorted(LIBRARIES[library] for library in used & LIBRARIES.keys())
-        return Code(dict(sorted(files.items())), {name: folders.version(name) or "not installed" for name in names})
+        return Code({file: self.hash_of(file) for file in shown}, {name: installed(name) for name in names})
 
-    def _shown(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+    def hash_of(self, file: str) -> str | None:
+        """The hash of a file below the folder: of a module what it does, of other files all of it; None without it."""
+        if not (self.root / file).is_file():
+            return None
+        if not file.endswith(".py"):
+            return hashlib.sha256((self.root / file).read_bytes()).hexdigest()[:16]
+        name = file.removesuffix(".py").replace("/", ".")
+        return _short_hash(self.read(name.removesuffix("__init__").removesuffix(".")).text)
 
-    def _content_of(self, path: Path, name: str) -> list[Path]:
+    def _content_of(self, name: str) -> list[Path]:
         """The data files that count with a module: all of a whole package, else those that it names, or they name."""
         package = self.root / _top(name)
         if name and _top(name) not in BY_MODULE and package.is_dir():
             return [file for file in sorted(package.rglob("*")) if file.suffix in CONTENT]
-        beside = [file for file in sorted(path.parent.iterdir()) if file.suffix in CONTENT]
+        beside = [file for file in sorted(self.file(name).parent.iterdir()) if file.suffix in CONTENT]
         text, found = self.read(name).text, []
         while named := [file for file in beside if file not in found and file.name in text]:
             found += named

@@ -63,13 +63,13 @@ def parts_of(notebook: Path, settings: Settings) -> store.Parts:
     shown = [[cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])] for cell in cells]
     made_by = code.of_cells(source for kind, source, _ in shown if kind == "code")
     inputs = {"cells": folders.sha256_of_json(shown)} | _data(settings)
-    return store.Parts(settings.model_dump(), inputs, made_by.files, made_by.versions)
+    return store.Parts(settings.model_dump(), inputs, made_by.code, made_by.versions)
 
 
 def _results_parts(settings: Settings, finish: Callable[..., Any]) -> store.Parts:
     """What metrics.json and report.html are made from."""
     made_by = code.of_function(finish)
-    return store.Parts(settings.model_dump(), _data(settings), made_by.files, made_by.versions)
+    return store.Parts(settings.model_dump(), _data(settings), made_by.code, made_by.versions)
 
 
 def _data(settings: Settings) -> dict[str, str]:

@@ -111,7 +111,7 @@ class Run:
     ) -> Path:
         target, what = self._stage_folder(name), f"stage {name}"
         _asked[target] = lambda: self._stage(name, uses, needs, build, made_by)
-        parts = store.Parts(uses, _inputs(what, needs), made_by.files, made_by.versions)
+        parts = store.Parts(uses, _inputs(what, needs), made_by.code, made_by.versions)
         if store.usable(target, parts, what):
             return target
         if _mend(what, needs):  # an input may have come out different
