@@ -74,7 +74,7 @@ def verify() -> list[str]:
         _write_dialogues(Path(again))
         if content_hash(Path(again)) != content_hash(DATA_CACHE / DIALOGUES):
             raise DataError("data_cache/mini_hh is not what seed and generator make: python -m helpers cache build")
-    return [line for part in _makers() if (line := _changed_since(part))]
+    return _changed_since()
 
 
 def made_from() -> dict[str, dict]:
@@ -83,13 +83,22 @@ def made_from() -> dict[str, dict]:
     return parts if isinstance(parts, dict) else {}
 
 
-def _changed_since(part: str) -> str:
-    """A line that says what has changed since a part was made; "" if nothing has."""
-    record = made_from().get(part) or {}
-    if record.get("code") is None:
-        return f"data_cache/{part}: the code that made it is not recorded"
-    found = store.changes(record, parts_of(part))
-    return f"data_cache/{part} is whole, but would be made differently now: {store.told(found)}" if found else ""
+def _changed_since() -> list[str]:
+    """Lines that say which parts and tables would be made differently now, and of which nobody knows."""
+    lines, unknown = [], []
+    for part in _makers():
+        record = made_from().get(part) or {}
+        if record.get("code") is None:
+            unknown.append(part)
+        elif found := store.changes(record, parts_of(part)):
+            lines.append(f"data_cache/{part} is whole, but would be made differently now: {store.told(found)}")
+    for table in sorted((DATA_CACHE / EXPERIMENTS).glob("*.json")):
+        record = read_json(table)
+        if "code" not in record:
+            unknown.append(f"{EXPERIMENTS}/{table.stem}")
+        elif not code.is_unchanged(record["code"], record.get("versions")):
+            lines.append(f"data_cache/{EXPERIMENTS}/{table.stem} is whole, but its code or libraries changed since")
+    return lines + ([f"the code that made it is not recorded: {', '.join(unknown)}"] if unknown else [])
 
 
 def parts_of(part: str) -> store.Parts:

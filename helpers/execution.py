@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers import folders
+from helpers import folders, store
 from helpers.errors import CourseError
 from helpers.settings import ROOT
 
@@ -83,7 +83,20 @@ def _kernel() -> Iterator[dict[str, Any]]:
         config = Config()
         if os.name == "posix" and len(private) < 90:  # a socket's path has about 100 characters at most
             config.KernelManager.transport, config.KernelManager.ip = "ipc", f"{private}/kernel"
-        yield {"kernel_name": "python3", "config": config, "extra_arguments": ["--IPKernelApp.log_level=50"]}
+        with _messages_shown(Path(private) / "messages"):
+            yield {"kernel_name": "python3", "config": config, "extra_arguments": ["--IPKernelApp.log_level=50"]}
+
+
+@contextmanager
+def _messages_shown(file: Path) -> Iterator[None]:
+    """Print here, when the kernel has ended, why it built stages again: in its notebook that would be chance."""
+    os.environ[store.MESSAGES] = str(file)
+    try:
+        yield
+    finally:
+        del os.environ[store.MESSAGES]
+        if file.exists():
+            print(file.read_text(encoding="utf-8"), end="")
 
 
 def _braces_kept(path: Path) -> str:

@@ -24,6 +24,7 @@ from helpers.errors import StageError
 MANIFEST = "manifest.json"
 MARKER = ".fingerprint"  # in a partial folder: what it was being built for
 ACCEPT_STALE = "COURSE_ACCEPT_STALE"  # environment variable: things that only other code made are used as they are
+MESSAGES = "COURSE_MESSAGES"  # environment variable: a file that takes what is said here, instead of a notebook
 OTHER_CODE = "(things made by other code)"  # among the code of a notebook: what it showed was accepted, not made anew
 NOT_RECORDED = "its manifest does not say what it was made from"
 
@@ -186,6 +187,15 @@ def reasons(folder: Path, parts: Parts) -> list[Change]:
     return found + (changes(folders.read_json(folder / MANIFEST), parts) if files_of(folder) else [])
 
 
+def _say(line: str) -> None:
+    """Print a line; or keep it for the one who runs this notebook, whose outputs shall not depend on what was there."""
+    if place := os.environ.get(MESSAGES):
+        with open(place, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    else:
+        print(line)
+
+
 # -------------------------------------------------------------------------------- what other code made, accepted
 
 
@@ -216,7 +226,7 @@ def usable(folder: Path, parts: Parts, what: str) -> bool:
         mark.write_text(line, encoding="utf-8")
     if (str(folder), line) not in _said:
         _said.add((str(folder), line))
-        print(f"{what}: {line}; used as it is (--accept-stale)")
+        _say(f"{what}: {line}; used as it is (--accept-stale)")
     return True
 
 
@@ -260,7 +270,7 @@ def _fill(folder, parts, build, what, siblings, also) -> None:
     if not is_current(partial, parts.fingerprint):  # else: it was stopped just before its last rename
         linked = next((other for other in siblings if _link_same(other, partial, parts.fingerprint)), None)
         if why:
-            print(f"{what}: {why}; {'taken from another run' if linked else 'building it again'}")
+            _say(f"{what}: {why}; {'taken from another run' if linked else 'building it again'}")
         if not linked:
             keep_or_clear(partial, parts.fingerprint)
             build(partial)
