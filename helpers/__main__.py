@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from helpers import console, course, folders, processes
+from helpers import console, course, folders, processes, store
 from helpers.console import explained, near, out
 from helpers.errors import DataError, SettingsError
 from helpers.progress import Display
@@ -29,6 +29,7 @@ Recipe = Annotated[str | None, typer.Option(help="recommended or published")]
 Seed = Annotated[str | None, typer.Option(help="a whole number")]
 Dataset = Annotated[str | None, typer.Option(help="a folder in HH-RLHF's layout, or a hub id")]
 Name = Annotated[str | None, typer.Option("--run", help="name of the run folder in results/")]
+AcceptStale = Annotated[bool, typer.Option(help="use what only other code or versions made, and say so")]
 Parameter = Annotated[list[str] | None, typer.Option("-p", help="any setting: -p name=value")]
 
 
@@ -52,6 +53,7 @@ def run(
     name: Name = None,
     only: Annotated[list[str] | None, typer.Option(help="some notebooks: 05 or 05_dpo")] = None,
     force: Annotated[bool, typer.Option(help="execute notebooks again that are up to date")] = False,
+    accept_stale: AcceptStale = False,
     parameter: Parameter = None,
 ) -> None:
     """Execute the notebooks in order; write metrics.json and report.html. What is up to date is not done again."""
@@ -59,10 +61,12 @@ def run(
     with explained():
         given = console.parameters(options, parameter)
         os.chdir(ROOT)
+        _accept(accept_stale)
         done = course.run_course(given, only or (), force)
-    metrics, report = done.folder / "metrics.json", done.folder / "report.html"
     if not only:
-        out.print("", _four_models(folders.read_json(metrics)), "", f"{near(metrics)}\n{near(report)}", markup=False)
+        metrics = folders.read_json(course.results_of(done) / "metrics.json")
+        places = "\n".join(near(done.folder / name) for name in ("metrics.json", "report.html"))
+        out.print("", _four_models(metrics), "", places, markup=False)
 
 
 @app.command()
@@ -73,6 +77,7 @@ def train(
     dataset: Dataset = None,
     name: Name = None,
     only: Annotated[list[str] | None, typer.Option(help="some models: base, reward_model, sft, dpo, sft_dpo")] = None,
+    accept_stale: AcceptStale = False,
     parameter: Parameter = None,
 ) -> None:
     """Train the models of a run without its notebooks; `accelerate launch` does it with several processes (GPUs)."""
@@ -82,7 +87,14 @@ def train(
 
         given = console.parameters(options, parameter)
         os.chdir(ROOT)
+        _accept(accept_stale)
         launch.train(given, only or ())
+
+
+def _accept(stale: bool) -> None:
+    """Say it to this process and to the kernels of its notebooks."""
+    if stale:
+        os.environ[store.ACCEPT_STALE] = "1"
 
 
 def _four_models(metrics: dict[str, Any]) -> Table:
@@ -175,12 +187,14 @@ def report(
         Path | None,
         typer.Option(help="a clone of the paper's repository: read its scores instead of the embedded ones"),
     ] = None,
+    accept_stale: AcceptStale = False,
 ) -> None:
     """Write report.html of a run again."""
     with explained():
+        _accept(accept_stale)
         run = _opened(name)
         artefacts = paper_artefacts and (console.START / paper_artefacts.expanduser()).resolve()
-        out.print(near(course.write_report(run, artefacts)), markup=False)
+        out.print(near(course.write_report(run, run.folder / "report.html", artefacts)), markup=False)
 
 
 def _opened(name: str) -> Run:
@@ -191,8 +205,11 @@ def _opened(name: str) -> Run:
     if not record:
         there = ", ".join(sorted(path.parent.name for path in results_root().glob("*/run.json"))) or "none yet"
         raise DataError(f"results/{name} is not a run folder; runs: {there}")
+    values, sources = record.get("settings"), record.get("sources")
+    if not (isinstance(values, dict) and isinstance(sources, dict) and sources.keys() <= values.keys()):
+        raise DataError(f"results/{name}/run.json is damaged: python -m helpers run with that run's settings mends it")
     os.chdir(ROOT)
-    given = {key: record["settings"][key] for key, origin in record["sources"].items() if origin == "you"}
+    given = {key: values[key] for key, origin in sources.items() if origin == "you"}
     if resolve(**given).run_name != name:
         given["run"] = name
     return open_run(**given)
@@ -261,8 +278,8 @@ def verify() -> None:
     with explained():
         from helpers import cache as data_cache
 
-        data_cache.verify()
-    out.print("data_cache/ is as its manifest says")
+        changed = data_cache.verify()
+    out.print("data_cache/ is as its manifest says", *changed, sep="\n", markup=False, soft_wrap=True)
 
 
 @cache.command()

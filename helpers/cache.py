@@ -5,18 +5,19 @@ mini_hh/truth/SUBSET-{train,test}.jsonl.gz   what is true of each row: kinds, ut
 policy/                                the base policy: a small OPT pre-trained on the world's raw corpus
 experiments/                           tables of figures from sweeps of many trainings
 reward_model/                          the judge: a small DeBERTa-v2 trained on pairs that no policy sees
-manifest.json                          every file's sha256, and how it was made
+manifest.json                          what each part was made from, and every file's sha256 (of .gz: of what is in it)
 """
 
 import gzip
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from . import synthetic
+from . import code, store, synthetic
 from .errors import DataError
-from .folders import content_hash, read_json, sha256_of_file, versions, write_json
+from .folders import content_hash, read_json, sha256_of_content, write_json
 from .settings import DATA_CACHE, resolve
 
 WORLD_SEED = 0
@@ -30,7 +31,7 @@ JUDGE_ROWS = {  # facts about many topics need many pairs, stances need few
 VOCABULARY = 3072
 TRAINING = {"pretrain_epochs": 2.0, "pretrain_learning_rate": 5e-3, "reward_epochs": 1.0, "reward_learning_rate": 5e-3}
 DIALOGUES, POLICY, JUDGE, EXPERIMENTS = "mini_hh", "policy", "reward_model", "experiments"
-MANIFEST, HELDOUT_SCORES = "manifest.json", "heldout_scores.csv"
+HELDOUT_SCORES = "heldout_scores.csv"
 
 
 def build(*parts: str) -> None:
@@ -40,37 +41,81 @@ def build(*parts: str) -> None:
     models' bytes may differ between machines and with the number of cores; those of the dialogues never do. Tables of
     experiments stay as they are: make them again too, and the card.
     """
-    makers = {DIALOGUES: _write_dialogues, POLICY: _train_policy, JUDGE: _train_judge}
+    makers = _makers()
     for part in parts or makers:
         with tempfile.TemporaryDirectory(dir=DATA_CACHE.parent, prefix=".data_cache-") as work:
+            made_from = parts_of(part)
             makers[part](Path(work) / part)
             shutil.rmtree(DATA_CACHE / part, ignore_errors=True)
             (Path(work) / part).rename(DATA_CACHE / part)
-    _write_manifest()
+            _enter_part(part, made_from)
+    enter_in_manifest()
 
 
-def verify() -> None:
-    """Check every file against the manifest, and that the dialogues regenerate byte for byte from the seed.
+def verify() -> list[str]:
+    """Check every file against the manifest, and that the dialogues regenerate from the seed.
 
+    Returns a line for each part that other code or settings would make now: what is shipped is whole all the same.
     Raises DataError that names the first file that is missing, changed or unexpected.
     """
-    path = DATA_CACHE / MANIFEST
-    if not path.is_file():
+    files = store.files_of(DATA_CACHE)
+    if not files:
         raise DataError(
-            "data_cache/manifest.json is missing: use a complete checkout, or python -m helpers cache build"
+            "data_cache/manifest.json is missing or damaged: use a complete checkout, or python -m helpers cache build"
         )
-    files = json.loads(path.read_text(encoding="utf-8"))["files"]
     there = {p.relative_to(DATA_CACHE).as_posix(): p for p in _cached_files()}
     for name in sorted(files.keys() | there.keys()):
         if name not in there or name not in files:
             what = "is missing" if name in files else "is not in the manifest"
             raise DataError(f"data_cache/{name} {what}: use a complete checkout, or python -m helpers cache build")
-        if sha256_of_file(there[name]) != files[name]["sha256"]:
+        if sha256_of_content(there[name]) != files[name]["sha256"]:
             raise DataError(f"data_cache/{name} is not the file that was shipped: use a fresh checkout")
     with tempfile.TemporaryDirectory() as again:
         _write_dialogues(Path(again))
         if content_hash(Path(again)) != content_hash(DATA_CACHE / DIALOGUES):
             raise DataError("data_cache/mini_hh is not what seed and generator make: python -m helpers cache build")
+    return _changed_since()
+
+
+def made_from() -> dict[str, dict]:
+    """Part -> its record in the manifest: uses, inputs, code (None: not recorded) and versions."""
+    parts = read_json(DATA_CACHE / store.MANIFEST).get("parts")
+    return parts if isinstance(parts, dict) else {}
+
+
+def _changed_since() -> list[str]:
+    """Lines that say which parts and tables would be made differently now, and of which nobody knows."""
+    lines, unknown = [], []
+    for part in _makers():
+        record = made_from().get(part) or {}
+        if record.get("code") is None:
+            unknown.append(part)
+        elif found := store.changes(record, parts_of(part)):
+            lines.append(f"data_cache/{part} is whole, but would be made differently now: {store.told(found)}")
+    for table in sorted((DATA_CACHE / EXPERIMENTS).glob("*.json")):
+        record = read_json(table)
+        if "code" not in record:
+            unknown.append(f"{EXPERIMENTS}/{table.stem}")
+        elif not code.is_unchanged(record["code"], record.get("versions")):
+            lines.append(f"data_cache/{EXPERIMENTS}/{table.stem} is whole, but its code or libraries changed since")
+    return lines + ([f"the code that made it is not recorded: {', '.join(unknown)}"] if unknown else [])
+
+
+def parts_of(part: str) -> store.Parts:
+    """What a part of data_cache/ is made from."""
+    uses = {
+        DIALOGUES: {"world_seed": WORLD_SEED, "pairs_a_subset": ROWS},
+        POLICY: {"world_seed": WORLD_SEED, "raw_documents": RAW_DOCUMENTS, "vocabulary": VOCABULARY},
+        JUDGE: {"judge_seed": JUDGE_SEED, "pairs_a_subset": JUDGE_ROWS, "vocabulary": VOCABULARY},
+    }[part]
+    kind = {POLICY: "pretrain_", JUDGE: "reward_"}.get(part)
+    uses |= {name: value for name, value in TRAINING.items() if kind and name.startswith(kind)}
+    made_by = code.of_builder(_makers()[part])
+    return store.Parts(uses, {}, made_by.code, made_by.versions)
+
+
+def _makers() -> dict[str, Callable[[Path], None]]:
+    return {DIALOGUES: _write_dialogues, POLICY: _train_policy, JUDGE: _train_judge}
 
 
 def _cached_files() -> list[Path]:
@@ -158,26 +203,19 @@ def _settings():
     return resolve(profile="mini", seed=WORLD_SEED, device="cpu", **TRAINING).settings
 
 
-def _write_manifest() -> None:
-    made = {
-        "command": "python -m helpers cache build",
-        "world_seed": WORLD_SEED,
-        "judge_seed": JUDGE_SEED,
-        "pairs_a_subset": ROWS,
-        "judge_pairs_a_subset": JUDGE_ROWS,
-        "raw_documents": RAW_DOCUMENTS,
-        "vocabulary": VOCABULARY,
-        "training": TRAINING,
-        "versions": versions(),
-    }
-    write_json(DATA_CACHE / MANIFEST, {"made": made, "files": {}})
-    enter_in_manifest()
+def _enter_part(part: str, parts: store.Parts) -> None:
+    """Write into the manifest what a part was made from."""
+    manifest = read_json(DATA_CACHE / store.MANIFEST)
+    manifest["command"] = "python -m helpers cache build"
+    manifest["parts"] = made_from() | {part: parts._asdict()}
+    write_json(DATA_CACHE / store.MANIFEST, manifest)
 
 
 def enter_in_manifest() -> None:
     """Write the sha256 and size of every file there is into the manifest."""
-    files = {
-        path.relative_to(DATA_CACHE).as_posix(): {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
-        for path in _cached_files()
-    }
-    write_json(DATA_CACHE / MANIFEST, read_json(DATA_CACHE / MANIFEST) | {"files": files})
+    files = {}
+    for path in _cached_files():
+        entry = store.entry_of(path)
+        del entry["time"]  # a checkout has its own
+        files[path.relative_to(DATA_CACHE).as_posix()] = entry
+    write_json(DATA_CACHE / store.MANIFEST, read_json(DATA_CACHE / store.MANIFEST) | {"files": files})

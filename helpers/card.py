@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from . import cache, experiments, metrics, synthetic
+from . import cache, experiments, metrics, store, synthetic
 from .folders import read_json
 from .metrics import LABELS, METRIC_NAMES
 from .settings import DATA_CACHE, RECIPES
@@ -34,7 +34,7 @@ def render() -> str:
     table, record = experiments.load("seeds"), experiments.record("seeds")
     tranches = _tranches()
     parts = {
-        "manifest": read_json(DATA_CACHE / cache.MANIFEST)["made"],
+        "made_from": cache.made_from(),
         "sizes": _sizes(),
         "crowd": _crowd(),
         "dialogues": _dialogues(tranches),
@@ -55,7 +55,7 @@ def _markdown(frame: pd.DataFrame) -> str:
 def _sizes() -> dict:
     from .synthetic.topics import intents, topics
 
-    files = read_json(DATA_CACHE / cache.MANIFEST)["files"]
+    files = store.files_of(DATA_CACHE)
     by_part = pd.Series({name: file["bytes"] for name, file in files.items()})
     whole = by_part.groupby(by_part.index.str.split("/").str[0]).sum() / 2**20
     return {

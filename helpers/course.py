@@ -1,33 +1,31 @@
 """The whole course as one run: every notebook in order, then metrics.json and report.html.
 
-results/RUN/notebooks/05_dpo.ipynb          the executed notebook
+results/RUN/stages/notebook-05_dpo/         the executed notebook, kept like a stage: see store.py
+results/RUN/stages/results/                 metrics.json and report.html, too
+results/RUN/notebooks/05_dpo.ipynb          a copy of the executed notebook, to be read and worked in
 results/RUN/notebooks/05_dpo.failed.ipynb   what had run when it stopped, error included
-results/RUN/notebooks/course.json           what each result was made from: an unchanged one is not made again
+results/RUN/metrics.json, report.html       copies of the results
+
+A copy is the reader's: an edited one stays as it is until its notebook is executed again, a missing one is put back.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from helpers import extras, folders
+from helpers import code, extras, folders, store
 from helpers.errors import CourseError, SettingsError
 from helpers.execution import execute, write_clean
 from helpers.progress import Display
-from helpers.runs import Run, locate, open_run
-from helpers.settings import DATA_CACHE, ROOT, Resolved, Settings, resolve, results_root
+from helpers.runs import OF_THE_COURSE, Run, locate, open_run
+from helpers.settings import DATA_CACHE, ROOT, Settings, resolve, results_root
 
 NOTEBOOKS = ROOT / "notebooks"
-LEDGER = "notebooks/course.json"
 RESULTS = "metrics and report"  # the last step of a whole run
-# Code that decides how the course is run and shown, not what a notebook computes.
-NOT_INSIDE_NOTEBOOKS = {
-    *("card.py", "card.md.j2", "console.py", "course.py", "doctor.py", "execution.py", "progress.py", "rehearsal.py"),
-    "__main__.py",
-}
 SWITCHES = ("profile", "recipe", "seed", "device")
 
 
@@ -59,54 +57,46 @@ def select(only: Sequence[str], folder: Path = NOTEBOOKS) -> list[Path]:
 # ------------------------------------------------------------------------------------------- what is up to date
 
 
-def fingerprint(notebook: Path, resolved: Resolved) -> str:
-    """What an executed notebook depends on, as one sha256: its cells, the settings, the helpers and the data."""
-    cells = [
-        [cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])]
-        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    ]
-    given = _own_sources(resolved.settings)
-    return folders.sha256_of_json([cells, resolved.settings.model_dump(), _helpers_and_data(), given])
+def parts_of(notebook: Path, settings: Settings) -> store.Parts:
+    """What an executed notebook is made from: its cells, the settings, the data, and the code that its cells import."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    shown = [[cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])] for cell in cells]
+    made_by = code.of_cells(source for kind, source, _ in shown if kind == "code")
+    inputs = {"cells": folders.sha256_of_json(shown)} | _data(settings)
+    return store.Parts(settings.model_dump(), inputs, made_by.code, made_by.versions)
 
 
-@cache
-def _helpers_and_data() -> list[str]:
-    """sha256 of everything in helpers/ that makes results and of data_cache/'s manifests; read once a process."""
-    sources = [path for path in sorted((ROOT / "helpers").rglob("*.*")) if path.suffix in {".py", ".toml", ".j2"}]
-    used = [path for path in sources if path.name not in NOT_INSIDE_NOTEBOOKS]
-    return [folders.sha256_of_file(path) for path in [*used, *sorted(DATA_CACHE.glob("*.[cj]s*"))]]
+def _results_parts(settings: Settings, finish: Callable[..., Any]) -> store.Parts:
+    """What metrics.json and report.html are made from."""
+    made_by = code.of_function(finish)
+    return store.Parts(settings.model_dump(), _data(settings), made_by.code, made_by.versions)
 
 
-def _own_sources(settings: Settings) -> list[tuple[str, int, int]]:
-    """Files of a dataset or model folder that was given, by name, size and time: reading them all would be slow."""
-    given = (getattr(settings, name) for name in ("dataset", "policy", "reward_model"))
-    places = [place for source in given if source and (place := locate(source))]
-    files = [path for place in places for path in (sorted(place.rglob("*")) if place.is_dir() else [place])]
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+def _data(settings: Settings) -> dict[str, str]:
+    """The content of data_cache/, by its manifest and its own tables, and of the folders that were given."""
+    files = store.files_of(DATA_CACHE)
+    inputs = {"data_cache": folders.sha256_of_json({name: entry["sha256"] for name, entry in files.items()})}
+    inputs |= {path.name: folders.sha256_of_file(path) for path in sorted(DATA_CACHE.glob("published*"))}
+    for name in ("dataset", "policy", "reward_model"):
+        source = getattr(settings, name)
+        if source and (place := locate(source)):
+            inputs[name] = folders.content_hash(place)
+    return inputs
 
 
-class Ledger:
-    """Which results of a run are there, and what they were made from. Kept in LEDGER, written whole or not at all."""
+def _thing(run: Path, notebook: Path) -> Path:
+    """The folder in which the executed notebook of a run is kept."""
+    return run / "stages" / f"notebook-{notebook.stem}"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.entries: dict[str, dict[str, Any]] = folders.read_json(folder / LEDGER)
 
-    def is_current(self, name: str, made_from: str) -> bool:
-        """True if the result was made from the same things and its files are as they were written."""
-        entry = self.entries.get(name, {})
-        if entry.get("fingerprint") != made_from:
-            return False
-        return all(self._hash(file) == expected for file, expected in entry["files"].items())
-
-    def enter(self, name: str, made_from: str, files: Iterable[str]) -> None:
-        """Note that `name` is made: its fingerprint and the sha256 of its files (relative to the run folder)."""
-        self.entries[name] = {"fingerprint": made_from, "files": {file: self._hash(file) for file in files}}
-        folders.write_json(self.folder / LEDGER, self.entries)
-
-    def _hash(self, file: str) -> str | None:
-        path = self.folder / file
-        return folders.sha256_of_file(path) if path.is_file() else None
+def _publish(thing: Path, names: Iterable[str], out: Path, *, anew: bool) -> None:
+    """Copy files of a thing to where they are read; without `anew` only those that are missing there."""
+    out.mkdir(exist_ok=True)
+    for name in names:
+        if anew or not (out / name).exists():
+            new = out / f".{name}.new"
+            shutil.copyfile(thing / name, new)
+            new.replace(out / name)
 
 
 # ------------------------------------------------------------------------------------------------ the whole run
@@ -117,42 +107,63 @@ def run_course(
     only: Sequence[str] = (),
     force: bool = False,
     folder: Path = NOTEBOOKS,
-    finish: Callable[[Run], Sequence[str]] | None = None,
+    finish: Callable[[Run, Path], None] | None = None,
 ) -> Run:
     """Execute the notebooks that are not up to date, in order, and finish with metrics.json and report.html.
 
     given: the parameters, checked before anything starts. only: some notebooks, see `select`; nothing is finished then.
-    force: also what is up to date. finish(run) makes the results and returns their files, relative to the run folder.
+    force: also what is up to date. finish(run, folder) writes the results into a folder.
     Raises CourseError (packages, settings or data) before anything starts, NotebookFailed at the first failing cell.
     """
     extras.require_notebooks()
     given = without_defaults(given)
-    resolved, chosen = resolve(**given), select(only, folder)
+    chosen = select(only, folder)
     run = open_run(**given)
     print()
+    finish = finish or finish_run
     lock = run.folder / "notebooks" / ".course.lock"
     lock.parent.mkdir(exist_ok=True)
     steps = [path.stem for path in chosen] + ([] if only else [RESULTS])
     alone, plainly = folders.one_at_a_time(lock, f"run {run.name}"), folders.plain_disk_errors("running the course")
     with plainly, alone, Display(steps) as display:
-        ledger, made_from = Ledger(run.folder), {path.stem: fingerprint(path, resolved) for path in chosen}
         for path in chosen:
-            if not force and ledger.is_current(path.stem, made_from[path.stem]):
-                display.done(path.stem, "up to date")
-                continue
-            with display.working(path.stem):
-                execute(path, given, run.folder / "notebooks" / path.name)
-            ledger.enter(path.stem, made_from[path.stem], [f"notebooks/{path.name}"])
-        everything = folders.sha256_of_json(made_from)
-        if only:
-            return run
-        if not force and ledger.is_current(RESULTS, everything):
-            display.done(RESULTS, "up to date")
-            return run
-        with display.working(RESULTS):
-            files = (finish or finish_run)(run)
-        ledger.enter(RESULTS, everything, files)
+            failed = run.folder / "notebooks" / f"{path.stem}.failed.ipynb"
+            made = _step(
+                display, path.stem, f"notebook {path.stem}", _thing(run.folder, path), parts_of(path, run.settings),
+                lambda thing, path=path, failed=failed: execute(path, given, thing / path.name, failed), force,
+            )  # fmt: skip
+            _publish(_thing(run.folder, path), [path.name], run.folder / "notebooks", anew=made)
+        if not only:
+            thing = results_of(run)
+            made = _step(
+                display, RESULTS, RESULTS, thing, _results_parts(run.settings, finish),
+                lambda thing: finish(run, thing), force,
+            )  # fmt: skip
+            _publish(thing, store.files_of(thing), run.folder, anew=made)
     return run
+
+
+def _step(
+    display: Display, step: str, what: str, thing: Path, parts: store.Parts, build: Callable[[Path], None], force: bool
+) -> bool:
+    """One step of a run, shown: True if it was done, False if it is up to date or accepted as it is."""
+    if not force and store.usable(thing, parts, what):
+        display.done(step, "up to date" if store.is_current(thing, parts.fingerprint) else "used as it is")
+        return False
+
+    def other_code() -> dict[str, str]:
+        """Stages that other code made, of those that are there: what was shown may come from them."""
+        names = [name for name in store.accepted(thing.parent) if not name.startswith(OF_THE_COURSE)]
+        return {store.OTHER_CODE: ", ".join(names)} if names else {}
+
+    with display.working(step):
+        store.make(thing, parts, build, what, again=force, also=other_code)
+    return True
+
+
+def results_of(run: Run) -> Path:
+    """The folder in which metrics.json and report.html of a run are kept."""
+    return run.folder / "stages" / "results"
 
 
 def without_defaults(given: dict[str, Any]) -> dict[str, Any]:
@@ -161,22 +172,21 @@ def without_defaults(given: dict[str, Any]) -> dict[str, Any]:
     return {n: v for n, v in given.items() if v is not None and not (n in usual and v == usual[n])}
 
 
-def finish_run(run: Run) -> list[str]:
-    """Write metrics.json and report.html of a run from its stages; returns their names."""
+def finish_run(run: Run, folder: Path) -> None:
+    """Write metrics.json and report.html of a run into a folder, from its stages; missing ones are built."""
     from helpers import stages
     from helpers.planning import rates
     from helpers.planning.compare import learned
 
     s = run.settings
     content = stages.evaluation(run).to_json(profile=s.profile, recipe=s.recipe)
-    run.write_json("metrics.json", content)
-    report = write_report(run)  # it says what was planned, so it comes before what was learned
+    folders.write_json(folder / "metrics.json", content)
+    write_report(run, folder / "report.html")  # it says what was planned, so it comes before what was learned
     rates.enter(learned(run), results_root() / rates.RATES.name)
-    return ["metrics.json", report.name]
 
 
-def write_report(run: Run, paper_artefacts: Path | None = None) -> Path:
-    """Write report.html of a run whose stages are there; missing stages are built.
+def write_report(run: Run, path: Path, paper_artefacts: Path | None = None) -> Path:
+    """Write the report of a run whose stages are there to `path`; missing stages are built.
 
     paper_artefacts: a clone of the authors' repository, from which the paper's scores are read; else embedded ones.
     """
@@ -185,7 +195,8 @@ def write_report(run: Run, paper_artefacts: Path | None = None) -> Path:
 
     paper = evidence.gather(paper_artefacts)  # first: it tells at once when the folder is wrong
     return report.write_report(
-        run.folder / "report.html",
+        path,
+        name=run.name,
         settings_table=run.table(),
         evaluation=stages.evaluation(run),
         scores={name: stages.scores(run, name) for name in stages.MODELS},
@@ -194,6 +205,7 @@ def write_report(run: Run, paper_artefacts: Path | None = None) -> Path:
         truth=stages.truth(run),
         costs=side_by_side(run),
         paper=paper,
+        other_code=store.accepted(run.folder / "stages"),  # last: what is asked for above may be accepted
     )
 
 
@@ -203,17 +215,17 @@ def write_report(run: Run, paper_artefacts: Path | None = None) -> Path:
 def refresh(folder: Path = NOTEBOOKS) -> list[Path]:
     """Copy the executed reference run (profile mini, recommended, seed 0) over the notebooks; returns what changed.
 
-    Raises CourseError if that run is incomplete or older than the notebooks, helpers or data.
+    Raises CourseError if that run is incomplete, or its notebooks would come out different now.
     """
     resolved = resolve()
     run = results_root() / resolved.run_name
-    ledger = Ledger(run)
-    stale = [p.stem for p in notebooks(folder) if not ledger.is_current(p.stem, fingerprint(p, resolved))]
+    made_from = {path: parts_of(path, resolved.settings).fingerprint for path in notebooks(folder)}
+    stale = [path.stem for path in made_from if not store.is_current(_thing(run, path), made_from[path])]
     if stale:
         raise CourseError(f"the reference run is not up to date for {', '.join(stale)}: run `make course` first")
     changed = []
     for path in notebooks(folder):
         before = path.read_bytes()
-        write_clean(run / "notebooks" / path.name, path)
+        write_clean(_thing(run, path) / path.name, path)
         changed += [path] if path.read_bytes() != before else []
     return changed

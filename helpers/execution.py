@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers import folders
+from helpers import folders, store
 from helpers.errors import CourseError
 from helpers.settings import ROOT
 
@@ -26,17 +26,17 @@ class NotebookFailed(CourseError):
         self.copy = copy
 
 
-def execute(notebook: Path, parameters: dict[str, Any], out: Path) -> None:
+def execute(notebook: Path, parameters: dict[str, Any], out: Path, failed: Path) -> None:
     """Run one notebook from the project root with this Python and write it to `out`, whole or not at all.
 
-    Raises NotebookFailed at the first failing cell and leaves what had run beside `out` as NAME.failed.ipynb.
+    Raises NotebookFailed at the first failing cell and leaves what had run as `failed`, which a later success removes.
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial, failed = out.with_name(f".{out.stem}.partial.ipynb"), out.with_name(f"{out.stem}.failed.ipynb")
+    partial = out.with_name(f".{out.stem}.partial.ipynb")
     partial.unlink(missing_ok=True)
     try:
         with _kernel() as kernel:
@@ -83,7 +83,20 @@ def _kernel() -> Iterator[dict[str, Any]]:
         config = Config()
         if os.name == "posix" and len(private) < 90:  # a socket's path has about 100 characters at most
             config.KernelManager.transport, config.KernelManager.ip = "ipc", f"{private}/kernel"
-        yield {"kernel_name": "python3", "config": config, "extra_arguments": ["--IPKernelApp.log_level=50"]}
+        with _messages_shown(Path(private) / "messages"):
+            yield {"kernel_name": "python3", "config": config, "extra_arguments": ["--IPKernelApp.log_level=50"]}
+
+
+@contextmanager
+def _messages_shown(file: Path) -> Iterator[None]:
+    """Print here, when the kernel has ended, why it built stages again: in its notebook that would be chance."""
+    os.environ[store.MESSAGES] = str(file)
+    try:
+        yield
+    finally:
+        del os.environ[store.MESSAGES]
+        if file.exists():
+            print(file.read_text(encoding="utf-8"), end="")
 
 
 def _braces_kept(path: Path) -> str:

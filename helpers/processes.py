@@ -28,12 +28,16 @@ _alone = False
 
 
 def count() -> int:
-    """The number of processes, read from the environment so that torch need not be imported; 1 without a launcher.
+    """The number of processes that work together now; 1 while the main process builds a stage by itself.
 
-    It is 1 too while the main process builds something by itself: see `led_by_main`.
+    Read from the environment, so that torch need not be imported. See `led_by_main`.
     """
-    launched = "LOCAL_RANK" in os.environ and not _alone
-    return int(os.environ.get("WORLD_SIZE", 1)) if launched else 1
+    return 1 if _alone else launched()
+
+
+def launched() -> int:
+    """The number of processes that were started, as `accelerate launch` says it in the environment; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
 
 
 def index() -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-from . import folders, synthetic
+from . import folders, store, synthetic
 from .errors import DataError
 from .hardware import GB, PROCESS, peak_memory, precision_on, this_device
 from .planning import lengths, rates, shapes
@@ -54,15 +54,15 @@ def write_folders(out: Path, pairs: int, vocabulary: Path | None = None) -> dict
     }
     for name, make in makers.items():
         target, wanted = out / name, folders.sha256_of_json([name, str(vocabulary), pairs if name == DATASET else 0])
-        if (target / folders.MARKER).is_file() and (target / folders.MARKER).read_text() == wanted:
+        if (target / store.MARKER).is_file() and (target / store.MARKER).read_text() == wanted:
             continue
         partial = target.with_name(f".{name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with folders.plain_disk_errors(f"writing {name}"):
             make(partial)
-            (partial / folders.MARKER).write_text(wanted)
-            folders.swap_in(partial, target)
+            (partial / store.MARKER).write_text(wanted)
+            store.swap_in(partial, target)
     return {
         "policy": str((out / POLICY).resolve()),
         "reward_model": str((out / JUDGE).resolve()),

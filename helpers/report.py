@@ -86,6 +86,7 @@ def build_report(
     truth: Mapping[str, Mapping[str, Rate]] | None = None,
     published: pd.DataFrame | None = None,
     costs: pd.DataFrame | None = None,
+    other_code: Mapping[str, str] | None = None,
     name: str | None = None,
 ) -> str:
     """The page as HTML text.
@@ -94,6 +95,7 @@ def build_report(
     logs: trained model -> training log. versions: package -> version. truth: model -> "hmr" and "hpr" by the embedded
     world's oracle, None on real dialogues. published: table1() unless given. paper: `evidence.gather(...)`.
     costs: `planning.compare.side_by_side(run)`, what each training was planned to take and took.
+    other_code: what was used although other code or versions made it, with the reason (`store.accepted`).
     name: the run's name, its profile unless given. The same inputs give the same bytes.
     """
     published = table1() if published is None else published
@@ -107,6 +109,7 @@ def build_report(
     )
     page = environment.get_template("report.html.j2").render(
         name=name or settings["profile"],
+        other_code=other_code or {},
         paper=paper,
         drawing=Drawing.of,
         settings=settings,

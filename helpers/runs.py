@@ -1,8 +1,7 @@
 """A run is a folder: its settings, and its stages, each built once and kept while its inputs stay the same.
 
 results/RUN/run.json              settings, where they came from, versions
-results/RUN/stages/NAME/          what a stage made, with manifest.json (fingerprint, sha256 of every file)
-results/RUN/stages/.NAME.partial/ a stage that was interrupted, handed to its builder again
+results/RUN/stages/NAME/          what a stage made, with manifest.json (see store.py)
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import folders, processes
+from helpers import code, folders, processes, store
 from helpers.errors import DataError, StageError
 from helpers.settings import DATA_CACHE, DISK_GB, ROOT, Resolved, Settings, resolve, results_root
 
@@ -34,6 +33,7 @@ QUIET = {
     "PYTHONWARNINGS": "ignore",
     "TOKENIZERS_PARALLELISM": "false",
 }
+OF_THE_COURSE = ("notebook-", "results")  # how the names of folders begin that the course keeps among the stages
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 
 
@@ -70,12 +70,12 @@ class Run:
 
     def ready(self, name: str) -> bool:
         """True if the stage was finished and its files are all there (its inputs may have changed since)."""
-        return folders.damage(self._stage_folder(name)) is None
+        return store.damage(self._stage_folder(name)) is None
 
     def stages(self) -> list[str]:
-        """Names of the finished stages, sorted."""
-        names = sorted(path.parent.name for path in self.folder.glob(f"stages/[!.]*/{folders.MANIFEST}"))
-        return [name for name in names if self.ready(name)]
+        """Names of the finished stages, sorted; without the executed notebooks and the results, which lie there too."""
+        names = sorted(path.parent.name for path in self.folder.glob(f"stages/[!.]*/{store.MANIFEST}"))
+        return [name for name in names if not name.startswith(OF_THE_COURSE) and self.ready(name)]
 
     def stage(
         self,
@@ -86,62 +86,71 @@ class Run:
         build: Callable[[Path], None],
         together: bool = False,
     ) -> Path:
-        """Folder of the finished stage `name`; calls `build(folder)` only if its inputs changed or it is missing.
+        """Folder of the finished stage `name`; calls `build(folder)` only if it is missing or not up to date.
 
-        uses: settings and other JSON values that the result depends on. needs: files or folders it is made from; a
-        stage folder counts by its fingerprint, anything else by its content. `build` may find in its folder what an
-        interrupted call with the same inputs left there, and go on from that. What it puts in `checkpoints` is thrown
-        away at the end. together: where several processes share the trainings, all of them call `build` at once; other
-        stages the main one builds by itself while they wait. Raises StageError for a missing input, a full disk, or a
-        builder that makes nothing.
+        uses: settings and other JSON values that the result depends on. needs: files or folders it is made from; they
+        count by content. The code that `build` reaches and the versions of its libraries count too. `build` may find in
+        its folder what an interrupted call with the same parts left there, and go on from that. What it puts in
+        `checkpoints` is thrown away at the end. together: where several processes share the trainings, all of them call
+        `build` at once, and their number counts; other stages the main one builds by itself while they wait. Raises
+        StageError for a missing or damaged input, a full disk, or a builder that makes nothing.
         """
+        made_by = code.of_builder(build)
+        if together and processes.launched() > 1:
+            made_by.versions["processes"] = str(processes.launched())
         if processes.count() == 1:
-            return self._stage(name, uses, needs, build)
-        processes.led_by_main(lambda builder: self._stage(name, uses, needs, builder), build, together)
+            return self._stage(name, uses, needs, build, made_by)
+        processes.led_by_main(lambda builder: self._stage(name, uses, needs, builder, made_by), build, together)
         if not self.ready(name):
             raise StageError(f"process {processes.index()} does not see {_shown(self.folder)}: all need the same disk")
         return self._stage_folder(name)
 
-    def _stage(self, name: str, uses: dict[str, Any], needs: Sequence[Path], build: Callable[[Path], None]) -> Path:
-        target = self._stage_folder(name)
-        fingerprint = self._fingerprint(name, uses, needs)
-        if folders.is_current(target, fingerprint):
+    def _stage(
+        self, name: str, uses: dict[str, Any], needs: Sequence[Path], build: Callable[[Path], None], made_by: code.Code
+    ) -> Path:
+        target, what = self._stage_folder(name), f"stage {name}"
+        _asked[target] = lambda: self._stage(name, uses, needs, build, made_by)
+        parts = store.Parts(uses, _inputs(what, needs), made_by.code, made_by.versions)
+        if store.usable(target, parts, what):
             return target
-        with folders.plain_disk_errors(f"building stage {name}"):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with folders.one_at_a_time(target.with_name(f".{name}.lock"), f"stage {name}"):
-                if folders.is_current(target, fingerprint):  # another process finished it while this one waited
-                    return target
-                if (target / folders.MANIFEST).exists() and (problem := folders.damage(target)):
-                    print(f"stage {name}: {problem}; building it again")
-                self._fill(target, fingerprint, uses, build)
-        return target
-
-    def _fill(self, target: Path, fingerprint: str, uses: dict[str, Any], build: Callable[[Path], None]) -> None:
-        """Put a finished stage at `target`: from a sibling run with the same fingerprint, or built here."""
-        partial = target.with_name(f".{target.name}.partial")
-        if not folders.is_current(partial, fingerprint):  # else: it was stopped just before its last rename
-            for manifest in sorted(results_root().glob(f"*/stages/{target.name}/{folders.MANIFEST}")):
-                other = manifest.parent
-                if other != target and folders.is_current(other, fingerprint) and folders.link_tree(other, partial):
-                    break
-            else:
-                folders.keep_or_clear(partial, fingerprint)
-                build(partial)
-                folders.seal(partial, {"name": target.name, "fingerprint": fingerprint, "uses": uses})
-        folders.swap_in(partial, target)
+        if _mend(what, needs):  # an input may have come out different
+            parts = parts._replace(inputs=_inputs(what, needs))
+        siblings = (path.parent for path in sorted(results_root().glob(f"*/stages/{name}/{store.MANIFEST}")))
+        return store.make(target, parts, build, what, siblings=siblings)
 
     def _stage_folder(self, name: str) -> Path:
         if not STAGE_NAME.fullmatch(name):
             raise StageError(f"{name!r} cannot name a stage: use letters, digits and . _ = -")
         return self.folder / "stages" / name
 
-    @staticmethod
-    def _fingerprint(name: str, uses: dict[str, Any], needs: Sequence[Path]) -> str:
-        missing = [Path(path) for path in needs if not Path(path).exists()]
-        if missing:
-            raise StageError(f"stage {name} needs {_shown(missing[0])}, which is missing: build or give it first")
-        return folders.sha256_of_json([name, uses, [folders.content_hash(Path(path)) for path in needs]])
+
+_asked: dict[Path, Callable[[], Path]] = {}  # stage folder -> what makes it: stages that this session asked for
+
+
+def _inputs(what: str, needs: Sequence[Path]) -> dict[str, str]:
+    """Name -> hash of the content of what a stage is made from. Raises StageError for what is missing."""
+    found: dict[str, str] = {}
+    for path in map(Path, needs):
+        if not path.exists():
+            raise StageError(f"{what} needs {_shown(path)}, which is missing: build or give it first")
+        thing = store.thing_with(path)
+        name = thing.name if thing else "/".join(path.parts[-2:])
+        while name in found:
+            name += "'"
+        found[name] = store.content_of(path)
+    return found
+
+
+def _mend(what: str, needs: Sequence[Path]) -> bool:
+    """Hash the inputs of a stage that is about to be built; build those again that are damaged. True if some were."""
+    damaged = False
+    for thing in filter(None, (store.thing_with(Path(path)) for path in needs)):
+        if problem := store.damage(thing, thoroughly=True):
+            if thing not in _asked or processes.launched() > 1:
+                raise StageError(f"{what} needs {_shown(thing)}, {problem}: delete that folder, then start again")
+            _asked[thing]()
+            damaged = True
+    return damaged
 
 
 def open_run(namespace: dict[str, Any] | None = None, **given: Any) -> Run:
@@ -166,10 +175,11 @@ def open_run(namespace: dict[str, Any] | None = None, **given: Any) -> Run:
             "versions": folders.versions(),
         }
         before = folders.read_json(run.folder / "run.json")
+        settings_before = before.get("settings")
         if before != record and processes.is_main():
             run.write_json("run.json", record)
     if processes.is_main():
-        _print_summary(run, before.get("settings", {}))
+        _print_summary(run, settings_before if isinstance(settings_before, dict) else {})
     return run
 
 

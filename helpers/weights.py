@@ -15,7 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import folders
+from . import folders, store
 from .errors import DataError
 from .settings import results_root
 
@@ -74,39 +74,33 @@ def problem(folder: Path, files: list[str]) -> str | None:
     return None
 
 
-def _place(folder: Path, pickles: list[str]) -> tuple[Path, str]:
-    """(folder, fingerprint) of the safe copy of some weights, both from the content of all that goes into it."""
+def _place(folder: Path, pickles: list[str]) -> tuple[Path, store.Parts]:
+    """(folder, parts) of the safe copy of some weights, both from the content of all that goes into it."""
 
     names = [name for name in (*CONFIGS, *pickles) if (folder / name).is_file()]
-    fingerprint = folders.sha256_of_json([(name, folders.sha256_of_file(folder / name)) for name in names])
-    return results_root() / ".models" / f"weights-{fingerprint[:16]}", fingerprint
+    parts = store.Parts(
+        uses={}, inputs={name: folders.sha256_of_file(folder / name) for name in names}, code={}, versions={}
+    )
+    return results_root() / ".models" / f"weights-{parts.fingerprint[:16]}", parts
 
 
 def safe_copy(folder: Path, pickles: list[str], source: str) -> Path:
     """A folder with a model's config, and with its weights as one safetensors file; converted on the first call."""
     from safetensors.torch import save_file
 
-    target, fingerprint = _place(folder, pickles)
-    if folders.is_current(target, fingerprint):
-        return target
-    partial = target.with_name(f".{target.name}.partial")
-    with folders.plain_disk_errors(f"converting {source}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with folders.one_at_a_time(target.with_name(f".{target.name}.lock"), f"safetensors of {source}"):
-            if folders.is_current(target, fingerprint):  # another process made it while this one waited
-                return target
-            print(f"{source}: converting the weights to safetensors, once")
+    target, parts = _place(folder, pickles)
+
+    def convert(partial: Path) -> None:
+        print(f"{source}: converting the weights to safetensors, once")
+        try:
+            save_file(_tensors(folder, pickles, source), partial / "model.safetensors", metadata={"format": "pt"})
+        except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            try:
-                save_file(_tensors(folder, pickles, source), partial / "model.safetensors", metadata={"format": "pt"})
-                for name in names_in(folder).intersection(CONFIGS):
-                    shutil.copyfile(folder / name, partial / name)
-                folders.seal(partial, {"name": source, "fingerprint": fingerprint})
-                folders.swap_in(partial, target)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    return target
+            raise
+        for name in names_in(folder).intersection(CONFIGS):
+            shutil.copyfile(folder / name, partial / name)
+
+    return store.make(target, parts, convert, f"safetensors of {source}")
 
 
 def _tensors(folder: Path, pickles: list[str], source: str) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """What the tests share: a results folder of their own, and quiet libraries."""
 
 import os
+import shutil
 
 import pytest
 from hypothesis import settings
@@ -19,3 +20,23 @@ def results(tmp_path, monkeypatch):
     folder = tmp_path / "results"
     monkeypatch.setenv("COURSE_RESULTS", str(folder))
     return folder
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """edited(file, old, new) changes a copy of helpers/, which then is the code that things are made by."""
+    from helpers import code
+
+    sources = tmp_path / "edited" / "helpers"
+    shutil.copytree(code.SOURCES, sources, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "SOURCES", sources)
+
+    def edit(file, old, new):
+        text = (sources / file).read_text(encoding="utf-8")
+        assert old in text
+        (sources / file).write_text(text.replace(old, new), encoding="utf-8")
+        code._tree.cache_clear()  # as in a new process
+
+    code._tree.cache_clear()
+    yield edit
+    code._tree.cache_clear()

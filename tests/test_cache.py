@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from helpers import cache, folders
+from helpers import cache, folders, store
 from helpers.errors import DataError
 
 
@@ -32,6 +32,7 @@ def test_data_cache_stays_small_enough_for_git():
         (lambda folder: (folder / "policy" / "config.json").write_text("{}"), "policy/config.json is not the file"),
         (lambda folder: (folder / "mini_hh" / "more.txt").write_text("x"), "mini_hh/more.txt is not in the manifest"),
         (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json is missing or damaged"),
     ],
 )
 def test_damage_is_named(copied, damage, complaint):
@@ -40,13 +41,46 @@ def test_damage_is_named(copied, damage, complaint):
         cache.verify()
 
 
+def test_another_packing_of_the_same_rows_is_no_damage(copied):
+    rows = copied / "mini_hh" / "helpful-base" / "test.jsonl.gz"
+    packed = rows.read_bytes()
+    rows.write_bytes(packed[:9] + b"\x07" + packed[10:])  # the byte that Python 3.13 writes otherwise
+    cache.verify()
+    rows.write_bytes(packed[:-100])
+    with pytest.raises(DataError, match="helpful-base/test.jsonl.gz is not the file"):
+        cache.verify()
+
+
+def test_what_other_code_made_is_said_and_no_failure(copied, edited):
+    said = cache.verify()
+    assert len(said) == 1 and "is not recorded: mini_hh, policy, reward_model, experiments/cleaning" in said[0]
+    for part in (cache.POLICY, cache.JUDGE):
+        cache._enter_part(part, cache.parts_of(part))
+    said = cache.verify()
+    assert len(said) == 1 and "is not recorded: mini_hh, experiments/cleaning" in said[0]
+    edited("optimizers.py", "import torch\n", "import torch\n\nNEW = 1\n")
+    said = cache.verify()
+    words = "is whole, but would be made differently now: code changed since (optimizers)"
+    assert said[:2] == [f"data_cache/{part} {words}" for part in (cache.POLICY, cache.JUDGE)] and len(said) == 3
+
+
+def test_a_part_that_is_made_again_is_entered(copied):
+    made = cache.made_from()
+    files = store.files_of(copied)
+    cache.build(cache.DIALOGUES)
+    again = cache.made_from()
+    assert store.files_of(copied) == files and again[cache.POLICY] == made[cache.POLICY]
+    assert again[cache.DIALOGUES]["code"]["synthetic/topics.toml"] and again[cache.DIALOGUES]["uses"]["world_seed"] == 0
+    assert not any("mini_hh" in line for line in cache.verify())
+
+
 def test_dialogues_that_the_generator_does_not_make_are_found_even_with_a_fitting_manifest(copied):
     rows = copied / "mini_hh" / "helpful-base" / "test.jsonl.gz"
     cache._write_rows(
         rows, [{"chosen": "\n\nHuman: Hi\n\nAssistant: Ho", "rejected": "\n\nHuman: Hi\n\nAssistant: No"}]
     )
     manifest = folders.read_json(copied / "manifest.json")
-    manifest["files"]["mini_hh/helpful-base/test.jsonl.gz"]["sha256"] = folders.sha256_of_file(rows)
+    manifest["files"]["mini_hh/helpful-base/test.jsonl.gz"]["sha256"] = folders.sha256_of_content(rows)
     folders.write_json(copied / "manifest.json", manifest)
     with pytest.raises(DataError, match="not what seed and generator make"):
         cache.verify()

@@ -5,7 +5,7 @@ import sys
 import pandas as pd
 import pytest
 
-from helpers import cache, experiments
+from helpers import cache, experiments, folders
 from helpers.errors import CourseError, SettingsError
 from helpers.experiments import catalogue, cluster, sweeping
 from helpers.experiments.catalogue import Job
@@ -27,6 +27,8 @@ def test_a_sweep_on_a_cluster_writes_the_table_of_a_sweep_here(good, results, mo
     assert list(experiments.run("tried", cluster="debug")) == ["good"]  # submitit's executor in this very process
     table = pd.read_csv(tmp_path / "tables" / "tried.csv.gz")
     expected = sweeping.measure(good).table  # finished: read from results/
+    record = folders.read_json(tmp_path / "tables" / "tried.json")
+    assert {"training_loop.py", "metrics.py"} <= record["code"].keys() and "trl" in record["versions"]
     assert len(table) and table.equals(pd.read_csv(pd.io.common.StringIO(expected.to_csv(index=False))))
 
 

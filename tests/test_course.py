@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from helpers import course, stages
+from helpers import course, folders, stages, store
 from helpers.__main__ import _four_models, app
 from helpers.console import parameters
 from helpers.doctor import Machine, differing_from_lock, obstacles, packages_problem
@@ -21,7 +21,7 @@ from helpers.errors import CourseError, SettingsError
 from helpers.execution import NotebookFailed
 from helpers.metrics import PUBLISHED, MetricsFile, evaluate
 from helpers.runs import open_run
-from helpers.settings import ROOT, resolve
+from helpers.settings import ROOT
 
 PARAMETERS = "# Parameters\nprofile: str = 'mini'\nbeta: Optional[float] = None"
 OPEN = "run = open_run(globals())"
@@ -65,11 +65,10 @@ def folder(tmp_path):
     return folder
 
 
-def write_two(run):
+def write_two(run, folder):
     """Stands in for finish_run: the toy notebooks train nothing."""
-    run.write_json("metrics.json", {"beta": run.settings.beta})
-    run.write_json("report.json", {})
-    return ["metrics.json", "report.json"]
+    folders.write_json(folder / "metrics.json", {"beta": run.settings.beta})
+    folders.write_json(folder / "report.json", {})
 
 
 def marks(tmp_path):
@@ -95,12 +94,13 @@ def test_a_failing_cell_stops_the_run_and_the_next_one_resumes(folder, results, 
     before = (run.folder / "metrics.json").stat().st_mtime_ns
     go()
     assert marks(tmp_path) == "12" and (run.folder / "metrics.json").stat().st_mtime_ns == before
-    (run.folder / "notebooks/01_first.ipynb").write_text("damaged")
+    (run.folder / "stages/notebook-01_first/01_first.ipynb").write_text("damaged")
     go()
     assert marks(tmp_path) == "121"
     go(only=["2"], force=True)
     assert marks(tmp_path) == "1212"
     said = capfd.readouterr()
+    assert "notebook 01_first: damaged: 01_first.ipynb; building it again" in said.out
     assert "up to date" in said.out and "02_second" in said.out
     assert said.err == "", "papermill and its kernels are quiet"
 
@@ -121,8 +121,71 @@ def test_parameters_reach_the_notebooks_and_change_what_is_up_to_date(folder, re
     assert len(injected) == 1 and "".join(injected[0]["source"]).endswith("beta = 0.3\n")
     assert "profile" not in "".join(injected[0]["source"]), "a default is not injected"
     assert "".join(cells[-1]["outputs"][0]["text"]) == "0.3\n"
-    one, other = (course.fingerprint(folder / "01_first.ipynb", resolve(beta=beta)) for beta in (0.3, 0.2))
-    assert one != other
+    (tmp_path / "marks").unlink()
+    course.run_course({"beta": 0.3, "profile": "mini"}, folder=folder, finish=write_two)
+    assert marks(tmp_path) == ""
+    course.run_course({"beta": 0.2, "run": run.name}, folder=folder, finish=write_two)
+    assert marks(tmp_path) == "12"
+
+
+def test_a_copy_is_the_readers(folder, results, tmp_path):
+    (tmp_path / "needed").touch()
+    run = course.run_course({}, folder=folder, finish=write_two)
+    copies = [run.folder / "notebooks/01_first.ipynb", run.folder / "notebooks/02_second.ipynb"]
+    copies[0].write_text("edited")
+    copies[1].unlink()
+    (run.folder / "metrics.json").unlink()
+    course.run_course({}, folder=folder, finish=write_two)
+    assert marks(tmp_path) == "12", "what a reader does to a copy damages nothing"
+    assert copies[0].read_text() == "edited" and json.loads(copies[1].read_text())["cells"]
+    assert json.loads((run.folder / "metrics.json").read_text()) == {"beta": 0.1}
+    assert run.stages() == []
+
+
+def test_other_plots_make_the_notebooks_new_that_import_them(folder, results, tmp_path, edited, capfd):
+    draws = notebook("from typing import Optional\nfrom helpers import open_run, plots", PARAMETERS, OPEN)
+    (folder / "02_second.ipynb").write_text(draws)
+    go = lambda: course.run_course({}, folder=folder, finish=write_two)  # noqa: E731
+    go()
+    edited("curves.py", "return training_curves", "return  training_curves")
+    capfd.readouterr()
+    go()
+    said = capfd.readouterr().out
+    assert "notebook 02_second: code changed since (curves); building it again" in said
+    assert "notebook 01_first" not in said and marks(tmp_path) == "1"
+
+
+def test_a_notebook_that_showed_accepted_stages_is_executed_again(folder, results, tmp_path, monkeypatch, capfd):
+    """Stage "toy" is made by other code: accepted, it marks the notebook, which is made anew when nothing is."""
+    maker = tmp_path / "maker.py"
+    maker.write_text("def build(folder):\n    (folder / 'toy.txt').write_text('1')\n")
+    lines = [f"import sys; sys.path.insert(0, {str(tmp_path)!r})", "import maker"]
+    uses_toy = notebook(
+        "from typing import Optional\nfrom helpers import open_run",
+        PARAMETERS,
+        OPEN,
+        "\n".join([*lines, "print(run.stage('toy', uses={}, build=maker.build).joinpath('toy.txt').read_text())"]),
+    )
+    (folder / "01_first.ipynb").write_text(uses_toy)
+    go = lambda: course.run_course({}, folder=folder, only=["1"])  # noqa: E731
+    run = go()
+    maker.write_text(maker.read_text().replace("'1'", "'2'"))
+    thing = run.folder / "stages/notebook-01_first"
+    (thing / "01_first.ipynb").unlink()  # so that it is executed again, with the stage as it is
+    monkeypatch.setenv(store.ACCEPT_STALE, "1")
+    go()
+    assert "stage toy: code changed since (maker.build); used as it is (--accept-stale)\n" in capfd.readouterr().out
+    assert "stage toy" not in (thing / "01_first.ipynb").read_text()
+    assert store.accepted(run.folder / "stages")["toy"].startswith("code changed since")
+    capfd.readouterr()
+    go()
+    assert "made from things of other code (toy); used as it is" in capfd.readouterr().out
+    monkeypatch.delenv(store.ACCEPT_STALE)
+    with pytest.raises(CourseError, match="not up to date for 01_first"):
+        course.refresh(folder)
+    go()
+    assert "made from things of other code (toy); building it again" in capfd.readouterr().out
+    assert (run.folder / "stages/toy/toy.txt").read_text() == "2" and store.accepted(run.folder / "stages") == {}
 
 
 def test_executed_copies_hold_no_paths_and_no_times(folder, results, tmp_path):
@@ -233,9 +296,18 @@ def test_the_end_of_a_run_is_metrics_and_a_report(results, monkeypatch):
     monkeypatch.setattr(stages, "evaluation", lambda run: evaluate(scores, PUBLISHED, run.settings.seed))
     monkeypatch.setattr(stages, "truth", lambda run: None)
     run = open_run()
-    first = [(run.folder / name).read_bytes() for name in course.finish_run(run)]
+
+    def made(folder):
+        folder.mkdir()
+        course.finish_run(run, folder)
+        return [(folder / name).read_bytes() for name in ("metrics.json", "report.html")]
+
+    first = made(results / "first")
     assert MetricsFile.model_validate_json(first[0]).models.keys() == set(stages.MODELS)
-    assert first == [(run.folder / name).read_bytes() for name in course.finish_run(run)]
+    assert first == made(results / "second")
+    assert b"Made by other code" not in first[1]
+    monkeypatch.setattr(store, "accepted", lambda things: {"sft": "code changed since (training_loop)"})
+    assert b"<li>sft (code changed since (training_loop))</li>" in made(results / "third")[1]
     shown = Console(width=100, file=io.StringIO())
     shown.print(_four_models(json.loads(first[0])))
     assert "SFT+DPO" in shown.file.getvalue() and re.search(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", shown.file.getvalue())

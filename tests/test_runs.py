@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import helpers
-from helpers import folders, runs
+from helpers import runs, store
 from helpers.errors import CourseError, DataError, SettingsError, StageError
 from helpers.settings import ROOT
 
@@ -200,7 +200,7 @@ def test_a_change_travels_along_the_stages(run):
     later = write("later")
 
     def both(value):
-        first = run.stage("first", uses={"value": value}, build=write("same text"))
+        first = run.stage("first", uses={"value": value}, build=write(f"text {value}"))
         run.stage("second", uses={}, needs=[first], build=later)
 
     both(1)
@@ -220,7 +220,8 @@ def test_the_manifest_lists_what_was_made_without_checkpoints(run):
     folder = run.stage("sft", uses={"lr": 0.1}, build=build)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["files"]["model/weights"]["bytes"] == 3 and len(manifest["files"]) == 1
-    assert manifest["uses"] == {"lr": 0.1} and manifest["versions"]["torch"]
+    assert manifest["uses"] == {"lr": 0.1} and manifest["inputs"] == {}
+    assert list(manifest["code"]) == [f"{__name__}.build"]
     assert not (folder / "checkpoints").exists()
 
 
@@ -311,7 +312,7 @@ def test_a_kill_between_the_last_two_renames_costs_nothing(run, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(folders, "swap_in", killed)
+        patch.setattr(store, "swap_in", killed)
         run.stage("data", uses={}, build=build)
     run.stage("data", uses={}, build=build)
     assert build.calls == 1 and run.ready("data")
@@ -322,7 +323,7 @@ import time, helpers
 run = helpers.open_run(profile="smoke")
 def build(folder):
     print("BUILDING", flush=True)
-    time.sleep(1)
+    time.sleep(5)
     (folder / "out").write_text("x")
 run.stage("data", uses={}, build=build)
 """

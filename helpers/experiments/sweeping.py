@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import pandas as pd
 
-from .. import folders
+from .. import code, folders, store
 from ..settings import DATA_CACHE, results_root
 from . import tables
 from .catalogue import MINUTES, Job, jobs
@@ -17,14 +17,21 @@ from .measuring import Measured, measure
 def plan(name: str, workers: int = 1, cluster: str | None = None) -> str:
     """One line before a sweep: how many runs there are, how many are finished, and how long the others may take."""
     todo = jobs(name)
-    finished = sum(
-        (results_root() / job.name / "stages" / _last_stage(job) / folders.MANIFEST).exists() for job in todo
-    )
+    finished = sum(map(_is_finished, todo))
     if cluster == "slurm":
         return f"{name}: {len(todo)} runs, {finished} finished; each is a job, of about {MINUTES[name]} minutes here"
     hours = (len(todo) - finished) * MINUTES[name] / 60 / workers
     time = f"about {hours:.1f} hours" if hours >= 1 else f"about {60 * hours:.0f} minutes"
     return f"{name}: {len(todo)} runs, {finished} finished; {time} to go with {workers} at once, on cores like ours"
+
+
+def _is_finished(job: Job) -> bool:
+    """Whether a run's last stage is there and whole, and all its stages were made by the code and libraries of now."""
+    stages = results_root() / job.name / "stages"
+    if store.damage(stages / _last_stage(job)):
+        return False
+    records = (folders.read_json(path) for path in stages.glob(f"[!.]*/{store.MANIFEST}"))
+    return all(code.is_unchanged(record.get("code"), record.get("versions")) for record in records)
 
 
 def _last_stage(job: Job) -> str:
@@ -74,9 +81,9 @@ def _keep(name: str, todo: list[Job], results: list[Measured]) -> None:
         "date": datetime.date.today().isoformat(),
         "rows": len(table),
         "thresholds": results[0].cuts,
-        "sha256": folders.sha256_of_file(path),
+        "sha256": folders.sha256_of_content(path),
         "models": {part: folders.content_hash(DATA_CACHE / part) for part in ("policy", "reward_model", "mini_hh")},
-        "versions": folders.versions(),
+        **code.of_function(measure)._asdict(),
         "runs": [{"arm": job.arm, **job.settings} for job in todo],
         "held_out": [row for result in results for row in result.held_out],
     }
