@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .. import preferences
+from .. import adapters, preferences
 from ..errors import DataError, SettingsError
 from ..runs import Run, locate
 from ..settings import DATA_CACHE
@@ -39,10 +39,18 @@ def source(run: Run, what: str) -> Path | str:
 def identity(origin: Path | str) -> tuple[dict, list[Path]]:
     """How a source enters a fingerprint: a folder by its content, a hub id by its name and revision."""
     if isinstance(origin, Path):
-        return {}, [origin]
+        return {}, [origin, *_base(origin)]
     from ..models import REVISIONS
 
     return {"hub": origin, "revision": (REVISIONS | preferences.HUB_REVISIONS).get(origin)}, []
+
+
+def _base(origin: Path) -> list[Path]:
+    """The folder of the model that an adapter was trained on; [] for anything else, and for a base on the hub."""
+    if not adapters.is_adapter(origin):
+        return []
+    base = Path(adapters.base_of(origin))
+    return [base] if base.is_dir() else []
 
 
 def knows_truth(run: Run) -> bool:
