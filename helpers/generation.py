@@ -13,6 +13,7 @@ from transformers import DynamicCache, GenerationConfig
 from . import inference_engine
 from .batching import by_length
 from .errors import SettingsError
+from .families import positions, takes_position_ids
 from .models import load_policy, load_tokenizer, quiet
 
 
@@ -32,8 +33,7 @@ def generate(
     the batch size too.
 
     policy: a folder, hub id, or (model, tokenizer). Prompts are sorted by length and, for transformers, padded on the
-    left (OPT reads its positions from the attention mask, so padding changes nothing). Answers come back in the order
-    given.
+    left; positions are counted without the padding, so that it changes nothing. Answers come back in the order given.
     Returns a DataFrame with columns response (text without EOS, not stripped), tokens (generated, with EOS) and
     ended (whether the model said EOS before ``max_new_tokens``). ``progress`` is told (done, all) after a batch.
     A prompt that leaves no room for the answer loses its oldest tokens; SettingsError when none would be left. The
@@ -42,10 +42,7 @@ def generate(
     model, tokenizer = (
         policy if isinstance(policy, tuple) else (load_policy(policy, device=device), load_tokenizer(policy))
     )
-    room = model.config.max_position_embeddings - max_new_tokens
-    if room < 2:
-        raise SettingsError(f"max_new_tokens = {max_new_tokens} leaves no room for a prompt: lower it")
-    ids = [_newest(row, room, tokenizer) for row in tokenizer(list(prompts))["input_ids"]] if len(prompts) else []
+    ids = _encode(model, tokenizer, prompts, max_new_tokens)
     batches = list(by_length([*map(len, ids)], lambda together, *_: together <= batch_size))
     answers: list[tuple[str, int, bool]] = [("", 0, False)] * len(ids)
     was_training = model.training
@@ -58,7 +55,7 @@ def generate(
         done = 0
         for rows, new in zip(batches, found, strict=True):
             for row, tokens in zip(rows, new, strict=True):
-                answers[row] = _read(tokens, tokenizer)
+                answers[row] = _read(tokens, tokenizer, ids[row][-1])
             done += len(rows)
             if progress:
                 progress(done, len(ids))
@@ -66,6 +63,18 @@ def generate(
         model.train(was_training)
         torch.set_rng_state(state)
     return pd.DataFrame(answers, columns=["response", "tokens", "ended"])
+
+
+def _encode(model, tokenizer, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
+    """Token ids of the prompts, shortened to what the model sees beside the answer. None is empty."""
+    longest = positions(model.config)
+    room = None if longest is None else longest - max_new_tokens
+    if room is not None and room < 2:
+        raise SettingsError(f"max_new_tokens = {max_new_tokens} leaves no room for a prompt: lower it")
+    rows = tokenizer(list(prompts))["input_ids"] if len(prompts) else []
+    # Without BOS an empty prompt has no token. EOS stands in: it is what separates texts.
+    rows = [row or [tokenizer.eos_token_id] for row in rows]
+    return rows if room is None else [_newest(row, room, tokenizer) for row in rows]
 
 
 def _answers(
@@ -93,16 +102,26 @@ def _left_pad(rows: list[list[int]], pad: int, device) -> dict[str, torch.Tensor
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    """Positions of the tokens, counted without the padding on the left: (rows, length) -> the same, 0 on padding."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
 @torch.inference_mode()
 def _likeliest(model, tokenizer, batch: dict[str, torch.Tensor], most: int) -> list[list[int]]:
     """The likeliest next token of every row, again and again: what ``model.generate`` gives, but a row that said EOS
     leaves the batch, so that nothing is computed for it any more."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
+    numbered = takes_position_ids(model)
     found: list[list[int]] = [[] for _ in ids]
     going = list(range(len(found)))
     cache = DynamicCache(config=model.config)
     for _ in range(most):
-        output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        # The first pass computes the whole prompt, the later ones the newest token only.
+        where = {"position_ids": _positions(mask)[:, -ids.shape[1] :]} if numbered else {}
+        output = model(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **where
+        )
         ids = output.logits[:, -1].argmax(dim=-1, keepdim=True)
         for row, token in zip(going, ids[:, 0].tolist(), strict=True):
             found[row].append(token)
@@ -134,8 +153,14 @@ def _sampled(model, tokenizer, batch: dict[str, torch.Tensor], most: int) -> lis
     return output[:, batch["input_ids"].shape[1] :].tolist()
 
 
-def _read(new: list[int], tokenizer) -> tuple[str, int, bool]:
+def _read(new: list[int], tokenizer, before: int) -> tuple[str, int, bool]:
+    """(text without EOS, tokens with EOS, whether there was EOS) of an answer. before: the prompt's last token."""
     ended = tokenizer.eos_token_id in new
     length = new.index(tokenizer.eos_token_id) if ended else len(new)
-    response = tokenizer.decode(new[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    response = tokenizer.decode(new[:length], **plain)
+    # SentencePiece tokenizers take a space from the beginning of what they decode: here the prompt comes before it.
+    start, together = tokenizer.decode([before], **plain), tokenizer.decode([before, *new[:length]], **plain)
+    if start and together.startswith(start):
+        response = together[len(start) :]
     return response, length + ended, ended

@@ -80,7 +80,7 @@ def _convert(model, folder: Path) -> None:
 
     spec = OPTLoader().get_model_spec(model)
     spec.register_vocabulary([str(i) for i in range(model.config.vocab_size)])
-    special = str(model.config.bos_token_id)  # these names must be known words; the end is told with each batch
+    special = str(model.config.bos_token_id or 0)  # these names must be known words; the end is told with each batch
     spec.config.bos_token = spec.config.eos_token = spec.config.unk_token = special
     spec.validate()
     spec.optimize()

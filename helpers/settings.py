@@ -148,10 +148,13 @@ class Settings(BaseModel):
     lora_rank: int = Field(ge=1, le=1024, description="LoRA: rank of the trained update")
     lora_alpha: int = Field(ge=1, le=8192, description="LoRA: the update is scaled by alpha / rank")
     lora_dropout: float = Field(ge=0, lt=1, description="LoRA: dropout on the input of the update")
-    lora_targets: Literal["q_v", "all-linear"] = Field(description="LoRA: which weight matrices get an update")
+    lora_targets: Literal["q_v", "all-linear"] = Field(
+        description="LoRA: which weight matrices get an update (q_v: of queries and values; GPT-2, GPT-NeoX and BLOOM "
+        "have one for queries, keys and values together)"
+    )
     explicit_prompt: bool = Field(description="DPO: split at the last assistant cue, not at the first difference")
     gradient_accumulation: int = Field(ge=1, le=4096, description="batches summed before a step")
-    dropout: float = Field(ge=0, lt=1, description="OPT's own dropout in SFT and DPO")
+    dropout: float = Field(ge=0, lt=1, description="the policy's own dropout in SFT and DPO")
 
     closing_cue: bool = Field(description="evaluation prompts end with 'Assistant:'")
     thresholds: Literal["published", "calibrated"] = Field(description="pass marks: -3 and -2, or fitted to this judge")

@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from . import processes, reference
 from . import training_loop as loop
-from .errors import CourseError
+from .errors import CourseError, SettingsError
+from .families import positions, query_value
 from .folders import read_json, write_json
 from .hardware import wants_bfloat16
 from .models import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
+UNLIMITED = 2048  # tokens of a text in pre-training where the policy itself sees any number
 BATCH = 16  # rows a step where no setting says it: pre-training and the reward model
 
 
@@ -63,7 +65,7 @@ def pretrain(
     else:
         model, tokenizer = load_policy(start, dropout=0.0, device="cpu"), load_tokenizer(start)
     epochs, rate = settings.pretrain_epochs, settings.pretrain_learning_rate
-    longest = model.config.max_position_embeddings
+    longest = positions(model.config) or UNLIMITED
     plan = loop.plan(SFTConfig, settings, out, epochs=epochs, rate=rate, batch=BATCH, max_length=longest)
     data = [loop.dataset(pd.DataFrame({"text": list(rows)})) for rows in (texts, heldout_texts)]
     set_seed(settings.seed)
@@ -208,16 +210,16 @@ def _dpo_trainer(policy: Path | str, train: pd.DataFrame, heldout: pd.DataFrame,
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
+    data = [loop.dataset(_dpo_rows(rows, settings.explicit_prompt)) for rows in (train, heldout)]
+    tokenizer = load_tokenizer(policy)
+    model = load_policy(policy, dropout=settings.dropout, device="cpu")
     lora = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=["q_proj", "v_proj"] if settings.lora_targets == "q_v" else settings.lora_targets,
+        target_modules=lora_targets(model, settings.lora_targets),
         task_type="CAUSAL_LM",
     )
-    data = [loop.dataset(_dpo_rows(rows, settings.explicit_prompt)) for rows in (train, heldout)]
-    tokenizer = load_tokenizer(policy)
-    model = load_policy(policy, dropout=settings.dropout, device="cpu")
     plan = loop.plan(
         DPOConfig,
         settings,
@@ -234,6 +236,21 @@ def _dpo_trainer(policy: Path | str, train: pd.DataFrame, heldout: pd.DataFrame,
     return DPOTrainer(
         model, args=plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer, peft_config=lora
     )
+
+
+def lora_targets(model: PreTrainedModel, wanted: str) -> list[str] | str:
+    """PEFT's target_modules for the setting lora_targets, "q_v" or "all-linear".
+
+    Raises SettingsError where "q_v" is asked for and the model's queries and values are not to be found by name.
+    """
+    if wanted != "q_v":
+        return wanted
+    if not (names := query_value(model)):
+        raise SettingsError(
+            f"lora_targets = 'q_v': nobody knows the names of queries and values in a {type(model).__name__}: "
+            "set lora_targets to 'all-linear'"
+        )
+    return list(names)
 
 
 def _tidy_adapter(folder: Path) -> None:
@@ -272,6 +289,8 @@ def train_reward_model(
 
     if isinstance(reward_model, str | Path):
         reward_model, tokenizer = load_reward_model(reward_model, "cpu")
+    if reward_model.config.num_labels != 1:
+        raise CourseError("a reward model with two labels can score but not be trained here: take one with one label")
     epochs, rate = settings.reward_epochs, settings.reward_learning_rate
     fixed = {"max_length": REWARD_MAX_LENGTH, "bf16": False}
     plan = loop.plan(RewardConfig, settings, out, epochs=epochs, rate=rate, batch=BATCH, **fixed)

@@ -21,6 +21,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from . import checkpoints, processes
 from .errors import CourseError, DataError, SettingsError
+from .families import positions
 from .folders import write_json
 from .generation import generate
 from .hardware import pick_device, this_device, wants_bfloat16
@@ -103,8 +104,8 @@ def fits(settings: Settings, kind: str, model: torch.nn.Module) -> Fitting:
 
     Raises DataError when not even one row does, SettingsError when a row may be longer than the policy can see.
     """
-    longest, sees = getattr(settings, f"{kind}_max_length"), model.config.max_position_embeddings
-    if longest > sees:
+    longest, sees = getattr(settings, f"{kind}_max_length"), positions(model.config)
+    if sees is not None and longest > sees:
         raise SettingsError(f"{kind}_max_length = {longest}, but this policy sees {sees} tokens: lower it to {sees}")
     if processes.sharded():
         return None
@@ -181,9 +182,16 @@ def check_prompts(prompts: Sequence[str], completions: Sequence[str], tokenizer)
     ids = tokenizer([prompt + completion for prompt, completion in zip(prompts, completions, strict=True)])["input_ids"]
     wrong = [i for i, (prompt, row) in enumerate(zip(encoded, ids, strict=True)) if row[: len(prompt)] != prompt]
     if wrong:
+        first = prompts[wrong[0]]
+        mend = "end prompts with 'Assistant:' and begin completions with a space"
+        if first.endswith("Assistant:"):
+            mend = (
+                "this tokenizer joins the colon with what follows, so take a policy with another tokenizer, or train "
+                "on whole dialogues (SFT: completion_only=False)"
+            )
         raise CourseError(
             f"{len(wrong)} of {len(encoded)} prompts change their last tokens when the completion follows (the first "
-            f"ends {prompts[wrong[0]][-20:]!r}): end prompts with 'Assistant:' and begin completions with a space"
+            f"ends {first[-20:]!r}): {mend}"
         )
 
 

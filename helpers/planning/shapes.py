@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import families
 from ..errors import DataError
 from ..repositories import POLICY, REWARD_MODEL
 
@@ -41,7 +42,7 @@ class Shape(NamedTuple):
     hidden: int
     vocabulary: int  # rows of the output head; 0 for a model that has none
     linear: int  # inputs + outputs, summed over the linear layers that LoRA adapts with all-linear
-    queries: int  # the same over q_proj and v_proj
+    queries: int  # the same over those that make queries and values: see `families.query_value`
 
     def adapter(self, rank: int, targets: str) -> int:
         """Weights of a LoRA adapter of that rank: rank * (inputs + outputs) of every layer that it adapts."""
@@ -53,13 +54,14 @@ def shape_of(source: str | Path) -> Shape:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from .. import hub
+    from .. import adapters, hub
 
     if known := PUBLISHED.get(str(source)):
         config = AutoConfig.for_model(**{name: value for name, value in known.items() if name != "torch_dtype"})
     else:
         try:
-            config = AutoConfig.from_pretrained(hub.tokenizer_folder(source), local_files_only=True)
+            plain = adapters.base_of(source) if adapters.is_adapter(source) else source
+            config = AutoConfig.from_pretrained(hub.tokenizer_folder(plain), local_files_only=True)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise DataError(f"no config of model {str(source)!r} ({reason}): give a complete folder") from None
@@ -73,22 +75,25 @@ def shape_of(source: str | Path) -> Shape:
 def shape_of_model(model: "nn.Module") -> Shape:
     """The shape of a model that is at hand; weights that are tied are counted once, LoRA's own not at all."""
     from torch import nn
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layers, their weights the other way round
 
     # A folder of LoRA's layers keeps the frozen one inside: base_layer.
     linear = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not any(part.startswith("lora_") for part in name.split("."))
+        if isinstance(module, nn.Linear | Conv1D) and not any(part.startswith("lora_") for part in name.split("."))
     }
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    sizes = {name: module.in_features + module.out_features for name, module in linear.items() if module is not head}
+    sizes = {name: sum(module.weight.shape) for name, module in linear.items() if module is not head}
+    adapted = set(families.query_value(model))
+    text = model.config.get_text_config()
     own = [p.numel() for name, p in model.named_parameters() if "lora_" not in name]
     return Shape(
         parameters=sum(own),
         inside=sum(module.weight.numel() for module in linear.values()),
-        layers=model.config.num_hidden_layers,
-        hidden=model.config.hidden_size,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
         vocabulary=0 if head is None else head.weight.shape[0],
         linear=sum(sizes.values()),
-        queries=sum(n for name, n in sizes.items() if {"q_proj", "v_proj"} & set(name.split("."))),
+        queries=sum(n for name, n in sizes.items() if adapted & set(name.split("."))),
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .. import preferences
+from .. import adapters, preferences
 from ..errors import DataError, SettingsError
 from ..repositories import revision_of
 from ..runs import Run, locate
@@ -40,8 +40,16 @@ def source(run: Run, what: str) -> Path | str:
 def identity(origin: Path | str) -> tuple[dict, list[Path]]:
     """How a source enters a fingerprint: a folder by its content, a hub id by its name and revision."""
     if isinstance(origin, Path):
-        return {}, [origin]
+        return {}, [origin, *_base(origin)]
     return {"hub": origin, "revision": revision_of(origin)}, []
+
+
+def _base(origin: Path) -> list[Path]:
+    """The folder of the model that an adapter was trained on; [] for anything else, and for a base on the hub."""
+    if not adapters.is_adapter(origin):
+        return []
+    base = Path(adapters.base_of(origin))
+    return [base] if base.is_dir() else []
 
 
 def knows_truth(run: Run) -> bool:
