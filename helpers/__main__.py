@@ -62,7 +62,7 @@ def run(
         done = course.run_course(given, only or (), force)
     metrics, report = done.folder / "metrics.json", done.folder / "report.html"
     if not only:
-        out.print("", _four_models(folders.read_json(metrics)), "", f"{near(metrics)}\n{near(report)}", markup=False)
+        out.print("", _models_table(folders.read_json(metrics)), "", f"{near(metrics)}\n{near(report)}", markup=False)
 
 
 @app.command()
@@ -72,7 +72,7 @@ def train(
     seed: Seed = None,
     dataset: Dataset = None,
     name: Name = None,
-    only: Annotated[list[str] | None, typer.Option(help="some models: base, reward_model, sft, dpo, sft_dpo")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="some models: base, reward_model, sft, dpo, sft_orpo")] = None,
     parameter: Parameter = None,
 ) -> None:
     """Train the models of a run without its notebooks; `accelerate launch` does it with several processes (GPUs)."""
@@ -85,7 +85,7 @@ def train(
         launch.train(given, only or ())
 
 
-def _four_models(metrics: dict[str, Any]) -> Table:
+def _models_table(metrics: dict[str, Any]) -> Table:
     """The table of metrics.json: one row a model, percent with 95 % intervals."""
     from helpers.metrics import METRIC_NAMES, label
 

@@ -16,6 +16,7 @@ from typing import Any
 from helpers import folders
 from helpers.errors import CourseError, SettingsError
 from helpers.execution import execute, write_clean
+from helpers.methods import PAPER_MODELS, models_of
 from helpers.progress import Display
 from helpers.runs import Run, locate, open_run
 from helpers.settings import DATA_CACHE, ROOT, Resolved, Settings, resolve, results_root
@@ -127,6 +128,11 @@ def run_course(
     """
     given = without_defaults(given)
     resolved, chosen = resolve(**given), select(only, folder)
+    if missing := [name for name in PAPER_MODELS if name not in models_of(resolved.settings)]:
+        raise SettingsError(
+            f"models lacks {missing[0]}: the notebooks compare {', '.join(PAPER_MODELS)}; add others after these four "
+            "(`python -m helpers train` trains any list)"
+        )
     run = open_run(**given)
     print()
     lock = run.folder / "notebooks" / ".course.lock"
@@ -187,8 +193,10 @@ def write_report(run: Run, paper_artefacts: Path | None = None) -> Path:
         run.folder / "report.html",
         settings_table=run.table(),
         evaluation=stages.evaluation(run),
-        scores={name: stages.scores(run, name) for name in stages.MODELS},
-        logs={name: stages.training_log(run, name) for name in stages.STARTS_FROM},
+        scores={name: stages.scores(run, name) for name in stages.models(run)},
+        logs={name: stages.training_log(run, name) for name in stages.trained(run)},
+        methods={name: stages.method(run, name) for name in stages.trained(run)},
+        scales={name: stages.method(run, name).scale(run.settings) for name in stages.trained(run)},
         versions=folders.versions(),
         truth=stages.truth(run),
         costs=side_by_side(run),

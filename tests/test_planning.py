@@ -124,7 +124,7 @@ def test_a_small_card_gets_checkpointing_and_a_smaller_one_is_refused(opt):
     settings = resolve(profile="paper").settings
 
     def fitted(gigabytes):
-        return fit(settings, "sft", opt, rates.device_called(f"{gigabytes} GB"))
+        return fit(settings, METHODS["sft"], opt, rates.device_called(f"{gigabytes} GB"))
 
     assert fitted(60) == (16, False)
     rows, checkpointing = fitted(7.2)
