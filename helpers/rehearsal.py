@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from . import folders, synthetic
-from .errors import DataError
+from .errors import DataError, SettingsError
 from .methods import PAPER_MODELS, method_of
 from .planning import lengths, rates, shapes
 from .planning import plan as planning

@@ -11,6 +11,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from helpers import doctor, models, preferences, training
 from helpers.errors import DataError, SettingsError
 from helpers.folders import read_json
+from helpers.methods import METHODS
 from helpers.planning import lengths, memory, rates, shapes
 from helpers.planning.plan import across_cards, fit, plan, precision_on
 from helpers.runs import DISK_MB

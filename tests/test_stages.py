@@ -106,8 +106,10 @@ def test_good_is_what_the_oracle_says_or_else_the_label(course):
 
 
 def test_an_unknown_model_and_a_training_that_never_was_are_named(course):
-    with pytest.raises(StageError, match=r"no model is called 'dpo2'.*sft_dpo"):
+    with pytest.raises(StageError, match=r"no model is called 'dpo2' \(did you mean 'dpo'\?\)"):
         stages.policy(course(), "dpo2")
+    with pytest.raises(StageError, match=r"no model is called 'xyz': choose from base, sft, .*sft_dpo"):
+        stages.policy(course(), "xyz")
     with pytest.raises(StageError, match="only profile local trains it"):
         stages.training_log(course(), "base")
 
