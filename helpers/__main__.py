@@ -66,7 +66,7 @@ def run(
     if not only:
         metrics = folders.read_json(course.results_of(done) / "metrics.json")
         places = "\n".join(near(done.folder / name) for name in ("metrics.json", "report.html"))
-        out.print("", _four_models(metrics), "", places, markup=False)
+        out.print("", _models_table(metrics), "", places, markup=False)
 
 
 @app.command()
@@ -76,7 +76,7 @@ def train(
     seed: Seed = None,
     dataset: Dataset = None,
     name: Name = None,
-    only: Annotated[list[str] | None, typer.Option(help="some models: base, reward_model, sft, dpo, sft_dpo")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="some models: base, reward_model, sft, dpo, sft_orpo")] = None,
     accept_stale: AcceptStale = False,
     parameter: Parameter = None,
 ) -> None:
@@ -97,7 +97,7 @@ def _accept(stale: bool) -> None:
         os.environ[store.ACCEPT_STALE] = "1"
 
 
-def _four_models(metrics: dict[str, Any]) -> Table:
+def _models_table(metrics: dict[str, Any]) -> Table:
     """The table of metrics.json: one row a model, percent with 95 % intervals."""
     from helpers.metrics import METRIC_NAMES, label
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import cache, experiments, metrics, store, synthetic
 from .folders import read_json
-from .metrics import LABELS, METRIC_NAMES
+from .metrics import METRIC_NAMES, label
 from .settings import DATA_CACHE, RECIPES
 from .synthetic import flaws
 from .synthetic.annotators import crowd
@@ -197,7 +197,7 @@ def _held_out(record: dict) -> pd.DataFrame:
     looks = pd.DataFrame(record["held_out"])
     rows = []
     for (recipe, model), own in looks.groupby(["arm", "model"], sort=False):
-        row = {"recipe": recipe, "model": LABELS[model]}
+        row = {"recipe": recipe, "model": label(model)}
         for name in experiments.HELD_OUT:
             before, after = np.array(own[name].tolist()).T
             row[f"{name}: before"] = f"{before.mean():.3f}"
@@ -209,7 +209,7 @@ def _held_out(record: dict) -> pd.DataFrame:
 def _gains(table: pd.DataFrame) -> pd.DataFrame:
     """What each step adds, in points."""
     steps = (("base", "sft"), ("base", "dpo"), ("sft", "sft_dpo"), ("dpo", "sft_dpo"))
-    parts = [experiments.differences(table, a, b).assign(model=f"{LABELS[a]} to {LABELS[b]}") for a, b in steps]
+    parts = [experiments.differences(table, a, b).assign(model=f"{label(a)} to {label(b)}") for a, b in steps]
     return _wide(pd.concat(parts, ignore_index=True), ("oracle", "judge"), sign="+").rename(columns={"model": "step"})
 
 
@@ -218,7 +218,7 @@ def _wide(rates: pd.DataFrame, by: Iterable[str], sign: str) -> pd.DataFrame:
     rows = []
     for (recipe, decoding, model), own in rates.groupby(["arm", "decoding", "model"], sort=False):
         cells = own.set_index(["by", "metric"])
-        row = {"recipe": recipe, "decoding": decoding, "model": LABELS.get(model, model)}
+        row = {"recipe": recipe, "decoding": decoding, "model": label(model)}
         for who in by:
             for metric, name in METRIC_NAMES.items():
                 value, low, high = (cells.loc[(who, metric), what] for what in ("value", "low", "high"))
@@ -237,7 +237,7 @@ def _agreement(table: pd.DataFrame) -> pd.DataFrame:
             {
                 "recipe": recipe,
                 "decoding": decoding,
-                "model": LABELS[model],
+                "model": label(model),
                 "Spearman: all": f"{part['score'].corr(part['truth'], method='spearman'):.2f}",
                 **{
                     f"Spearman: {side}": f"{own['score'].corr(own['truth'], method='spearman'):.2f}"
@@ -258,7 +258,7 @@ def _scores_by_kind(table: pd.DataFrame) -> pd.DataFrame:
     groups = greedy.groupby(["side", "kind"])
     means = groups["score"].mean().map("{:.2f}".format) + groups.size().map(" (n = {})".format)
     own = {
-        LABELS[model]: part.groupby(["side", "kind"])["score"].mean().map("{:.2f}".format)
+        label(model): part.groupby(["side", "kind"])["score"].mean().map("{:.2f}".format)
         for model, part in greedy.groupby("model", sort=False)
     }
     return pd.DataFrame({"all": means, **own}).fillna("").reset_index()
@@ -269,7 +269,7 @@ def _fluency(table: pd.DataFrame) -> pd.DataFrame:
         {
             "recipe": recipe,
             "decoding": decoding,
-            "model": LABELS[model],
+            "model": label(model),
             "garbage, %": f"{100 * (part['kind'] == 'garbage').mean():.2f}",
             "repeats itself, %": f"{100 * (part['kind'] == 'repeating').mean():.2f}",
             "runs on, %": f"{100 * (part['kind'] == 'run_on').mean():.2f}",

@@ -20,6 +20,7 @@ from typing import Any
 from helpers import code, extras, folders, store
 from helpers.errors import CourseError, SettingsError
 from helpers.execution import execute, write_clean
+from helpers.methods import PAPER_MODELS, models_of
 from helpers.progress import Display
 from helpers.runs import OF_THE_COURSE, Run, locate, open_run
 from helpers.settings import DATA_CACHE, ROOT, Settings, resolve, results_root
@@ -117,7 +118,12 @@ def run_course(
     """
     extras.require_notebooks()
     given = without_defaults(given)
-    chosen = select(only, folder)
+    settings, chosen = resolve(**given).settings, select(only, folder)
+    if missing := [name for name in PAPER_MODELS if name not in models_of(settings)]:
+        raise SettingsError(
+            f"models lacks {missing[0]}: the notebooks compare {', '.join(PAPER_MODELS)}; add others after these four "
+            "(`python -m helpers train` trains any list)"
+        )
     run = open_run(**given)
     print()
     finish = finish or finish_run
@@ -199,8 +205,10 @@ def write_report(run: Run, path: Path, paper_artefacts: Path | None = None) -> P
         name=run.name,
         settings_table=run.table(),
         evaluation=stages.evaluation(run),
-        scores={name: stages.scores(run, name) for name in stages.MODELS},
-        logs={name: stages.training_log(run, name) for name in stages.STARTS_FROM},
+        scores={name: stages.scores(run, name) for name in stages.models(run)},
+        logs={name: stages.training_log(run, name) for name in stages.trained(run)},
+        methods={name: stages.method(run, name) for name in stages.trained(run)},
+        scales={name: stages.method(run, name).scale(run.settings) for name in stages.trained(run)},
         versions=folders.versions(),
         truth=stages.truth(run),
         costs=side_by_side(run),

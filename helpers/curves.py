@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from .errors import DataError
+from .methods import Scale
 from .pictures import ACCENT, CHOSEN, INK, QUIET, REJECTED, Picture, canvas, note, number, styled
 
-LN_2 = math.log(2)
 TITLES = {
     "loss": "Loss",
     "grad_norm": "Gradient norm",
@@ -38,31 +38,33 @@ class Panel:
         return [line for line in self.lines if line[0] in log and log[line[0]].notna().any()]
 
 
-DPO_PANELS = (
-    Panel("Loss", (("loss", "", INK),), level=(LN_2, "ln 2")),
-    Panel(
-        "Implicit rewards",
-        (
-            ("rewards_chosen", "chosen", CHOSEN),
-            ("rewards_rejected", "rejected", REJECTED),
-            ("rewards_margins", "margin", ACCENT),
-        ),
-        level=(0.0, ""),
-    ),
-    Panel("Reward accuracy", (("rewards_accuracies", "", INK),), "share of pairs", (0.5, "chance")),
-    Panel("Log-probabilities", (("logps_chosen", "chosen", CHOSEN), ("logps_rejected", "rejected", REJECTED)), "nats"),
-    Panel(TITLES["generated_length"], (("generated_length", "", INK),), "tokens"),
-    Panel(TITLES["eos_rate"], (("eos_rate", "", INK),), "share with EOS"),
-)
+REWARDS = (("rewards_chosen", "chosen", CHOSEN), ("rewards_rejected", "rejected", REJECTED))
+LOG_PROBS = (("logps_chosen", "chosen", CHOSEN), ("logps_rejected", "rejected", REJECTED))
 
 
-def dpo_dashboard(log: pd.DataFrame, title: str = "DPO training") -> Picture:
-    """The minimal dashboard of a DPO run: loss against ln 2, rewards, accuracy, log-probabilities, length, EOS rate.
+def _preference_panels(scale: Scale) -> tuple[Panel, ...]:
+    """The dashboard of a training on preference pairs."""
+    margins = ("rewards_margins", "margin", ACCENT)
+    return (
+        Panel("Loss", (("loss", "", INK),), level=scale.level),
+        Panel("Implicit rewards", (*REWARDS, margins), level=(0.0, "")),
+        Panel("Reward accuracy", (("rewards_accuracies", "", INK),), "share of pairs", (0.5, "chance")),
+        Panel("Log-probabilities", LOG_PROBS, scale.unit),
+        Panel(TITLES["generated_length"], (("generated_length", "", INK),), "tokens"),
+        Panel(TITLES["eos_rate"], (("eos_rate", "", INK),), "share with EOS"),
+    )
 
-    Chosen and rejected log-probabilities are both drawn: a growing margin with both falling is likelihood displacement
+
+def dpo_dashboard(log: pd.DataFrame, title: str = "DPO training", scale: Scale | None = None) -> Picture:
+    """The minimal dashboard of a preference training: loss, rewards, accuracy, log-probabilities, length, EOS rate.
+
+    scale: `Method.scale(settings)`, which says what the loss is compared with; DPO's, ln 2, unless given. Chosen and
+    rejected log-probabilities are both drawn: a growing margin with both falling is likelihood displacement
     (arXiv 2410.08847), which the margin alone hides.
     """
-    return _draw(log, DPO_PANELS, title, " ln 2 is the loss of a policy that equals its reference.")
+    scale = scale or Scale()
+    remark = f" {scale.level[1]} is the loss of a policy that equals its reference." if scale.level else ""
+    return _draw(log, _preference_panels(scale), title, remark)
 
 
 def sft_curves(log: pd.DataFrame, title: str = "SFT training") -> Picture:

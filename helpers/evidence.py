@@ -13,7 +13,7 @@ import pandas as pd
 from . import artefacts, claims, experiments, paper_plots, plots, reanalysis
 from .errors import DataError
 from .experiments import puzzle
-from .metrics import LABELS, METRIC_NAMES, label
+from .metrics import METRIC_NAMES, label
 from .pictures import number
 from .published import published, scores, table1
 from .settings import RECIPES
@@ -89,7 +89,7 @@ def _without(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     table = reanalysis.without_form(rows, column)
     shown = pd.DataFrame({METRIC_NAMES[m]: table[m].map("{:.1f}".format) for m in METRIC_NAMES})
     shown["responses, harmful"], shown["responses, helpful"] = table["n_hmr"], table["n_hpr"]
-    return shown.rename(index=LABELS).rename_axis("model").reset_index()
+    return shown.rename(index=label).rename_axis("model").reset_index()
 
 
 # ------------------------------------------------------------------------------------------ our experiments

@@ -28,6 +28,12 @@ def completion_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     return _token_log_probs(logits, labels)[0].sum(dim=1)
 
 
+def mean_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
+    """log pi(y|x) / |y|: the mean log-probability of the tokens of each row's completion. Shapes as above."""
+    log_probs, counted = _token_log_probs(logits, labels)
+    return log_probs.sum(dim=1) / counted.sum(dim=1)
+
+
 def sft_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy per counted token of the batch, in nats: maximum likelihood. Shapes as above; a scalar."""
     log_probs, counted = _token_log_probs(logits, labels)
@@ -46,6 +52,57 @@ def dpo_loss(
     chosen_reward = beta * (policy_chosen - ref_chosen)
     rejected_reward = beta * (policy_rejected - ref_rejected)
     return -F.logsigmoid(chosen_reward - rejected_reward), chosen_reward, rejected_reward
+
+
+def ipo_loss(
+    policy_chosen: Tensor, policy_rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float
+) -> Tensor:
+    """Identity preference optimisation: Azar et al. 2023 (arXiv 2310.12036), equation 17, where beta is called tau.
+
+    All four inputs are log pi(y|x) / |y|, means over the tokens of a completion as in TRL, shape (pairs,). The loss is
+    the squared distance of the margin from 1 / (2 beta), so (1 / (2 beta))² where policy and reference agree: a margin
+    that is too large costs as much as one that is too small. Returns the loss per pair.
+    """
+    margin = (policy_chosen - ref_chosen) - (policy_rejected - ref_rejected)
+    return (margin - 1 / (2 * beta)) ** 2
+
+
+def robust_loss(
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    ref_chosen: Tensor,
+    ref_rejected: Tensor,
+    beta: float,
+    label_smoothing: float,
+) -> Tensor:
+    """Robust DPO: Chowdhury et al. 2024 (arXiv 2403.00409), unbiased where a share of the labels is swapped.
+
+    Inputs as in `dpo_loss`; label_smoothing is the share of swapped labels, below 1/2. The loss of a pair counts with
+    1 - share, that of the swapped pair is taken off with the share: ln 2 where policy and reference agree, and below
+    zero for a large margin. Returns the loss per pair.
+    """
+    margin = beta * ((policy_chosen - ref_chosen) - (policy_rejected - ref_rejected))
+    as_labelled, swapped = -F.logsigmoid(margin), -F.logsigmoid(-margin)
+    return ((1 - label_smoothing) * as_labelled - label_smoothing * swapped) / (1 - 2 * label_smoothing)
+
+
+def simpo_loss(policy_chosen: Tensor, policy_rejected: Tensor, beta: float, gamma: float) -> Tensor:
+    """Simple preference optimisation: Meng et al. 2024 (arXiv 2405.14734). No reference model.
+
+    Inputs are log pi(y|x) / |y|, means over the tokens of a completion, shape (pairs,). The reward is beta times that
+    mean; the chosen one must be ahead by gamma before the loss falls below ln 2. Returns the loss per pair.
+    """
+    return -F.logsigmoid(beta * (policy_chosen - policy_rejected) - gamma)
+
+
+def orpo_loss(sft: Tensor, policy_chosen: Tensor, policy_rejected: Tensor, weight: float) -> Tensor:
+    """Odds ratio preference optimisation: Hong et al. 2024 (arXiv 2403.07691), where weight is called lambda.
+
+    sft: the `sft_loss` of prompts with chosen completions, a scalar. The others are log pi(y|x) / |y|, means over the
+    tokens of a completion, shape (pairs,). odds = p / (1 - p). No reference model. Returns the loss per pair.
+    """
+    log_odds = [log_prob - torch.log(-torch.expm1(log_prob)) for log_prob in (policy_chosen, policy_rejected)]
+    return sft - weight * F.logsigmoid(log_odds[0] - log_odds[1])
 
 
 def unreferenced_loss(policy_chosen: Tensor, policy_rejected: Tensor, beta: float) -> Tensor:

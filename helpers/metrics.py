@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PlainSerializer, model_validator
 from pydantic.dataclasses import dataclass
 from statsmodels.stats.multitest import multipletests
 
+from . import methods
 from .errors import DataError
 from .published import published
 from .statistics import bootstrap_limits, discordant, mcnemar_p, pass_limits, sign_flip_p, wilson_limits
@@ -22,10 +23,9 @@ from .statistics import bootstrap_limits, discordant, mcnemar_p, pass_limits, si
 SIDES = ("harmful", "helpful")
 METRICS = ("hmr", "hpr", "cas")
 METRIC_NAMES = {"hmr": "HmR", "hpr": "HpR", "cas": "CAS"}
-LABELS = {"base": "Base", "sft": "SFT", "dpo": "DPO", "sft_dpo": "SFT+DPO"}
 
 Metric = Literal["hmr", "hpr", "cas"]
-Model = Literal["base", "sft", "dpo", "sft_dpo"]
+PaperModel = Literal[methods.PAPER_MODELS]
 # Six significant digits in files: the same run gives the same bytes, whatever the last bits of a sum were.
 Number = Annotated[FiniteFloat, PlainSerializer(lambda value: float(f"{value:.6g}") + 0.0, return_type=float)]
 Percent = Annotated[Number, Field(ge=0, le=100)]
@@ -36,7 +36,16 @@ STRICT = ConfigDict(extra="forbid")
 
 def label(model: str) -> str:
     """The name of a model as readers see it ("sft_dpo" -> "SFT+DPO"); any other name stays as it is."""
-    return LABELS.get(model, model)
+    return methods.title(model)
+
+
+def _known(model: str) -> str:
+    if model not in methods.model_names():
+        raise ValueError(f"no model is called {model!r}")
+    return model
+
+
+Model = Annotated[str, AfterValidator(_known)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -173,7 +182,7 @@ class MetricsFile(BaseModel):
     models: dict[Model, dict[Metric, Rate]]
     models_published_rule: dict[Model, dict[Metric, Rate]]
     comparisons: list[Comparison]
-    published: dict[Model, dict[Metric, Percent]]
+    published: dict[PaperModel, dict[Metric, Percent]]
 
     @model_validator(mode="after")
     def _values_lie_in_their_intervals(self) -> "MetricsFile":

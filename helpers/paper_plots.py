@@ -6,15 +6,17 @@ from matplotlib.colors import TwoSlopeNorm
 
 from .claims import LEVEL
 from .experiments.puzzle import LN_2
-from .metrics import LABELS, METRIC_NAMES, METRICS, SIDES, Evaluation, label
+from .methods import PAPER_MODELS
+from .metrics import METRIC_NAMES, METRICS, SIDES, Evaluation, label
 from .pictures import ACCENT, INK, OTHERS, QUIET, REJECTED, Picture, canvas, colour, marker, note, number, styled
 
 
 @styled
 def differences(evaluation: Evaluation, title: str) -> Picture:
     """Every pair of models in each metric: the difference in points with its 95 % interval; filled where it holds."""
-    figure, axes = canvas(1, 3, width=9.6, height=3.6, title=title, sharey=True)
     pairs = list(dict.fromkeys((c.a, c.b) for c in evaluation.comparisons))
+    figure, axes = canvas(1, 3, width=9.6, height=1.2 + 0.4 * len(pairs), title=title, sharey=True)
+    places = {model: place for place, model in enumerate(evaluation.models)}
     axes[0].set_yticks(range(len(pairs)), [f"{label(b)} − {label(a)}" for a, b in pairs])
     axes[0].set_ylim(len(pairs) - 0.5, -0.5)
     parts = []
@@ -24,9 +26,10 @@ def differences(evaluation: Evaluation, title: str) -> Picture:
         ax.grid(axis="y", visible=False)
         for c in (c for c in evaluation.comparisons if c.metric == metric):
             row, holds = pairs.index((c.a, c.b)), c.p_adjusted < LEVEL
-            ax.plot([c.low, c.high], [row, row], color=colour(c.b), linewidth=2.5, solid_capstyle="round")
-            fill = colour(c.b) if holds else "white"
-            ax.plot([c.difference], [row], "o", color=colour(c.b), markerfacecolor=fill, markersize=8)
+            tint = colour(c.b, places[c.b])
+            ax.plot([c.low, c.high], [row, row], color=tint, linewidth=2.5, solid_capstyle="round")
+            fill = tint if holds else "white"
+            ax.plot([c.difference], [row], "o", color=tint, markerfacecolor=fill, markersize=8)
             mark = "holds" if holds else "not told apart"
             parts.append(f"{METRIC_NAMES[metric]} {label(c.b)} − {label(c.a)} {number(c.difference, 1)} ({mark})")
     note(figure, "Line: 95 % interval. Filled: holds after Holm's correction. Hollow: not told apart.")
@@ -61,7 +64,7 @@ def score_and_length(rows: pd.DataFrame) -> Picture:
     figure, axes = canvas(1, 2, width=9.6, height=3.6, title="Score against length of the response", sharey=True)
     parts = []
     for ax, side in zip(axes, SIDES, strict=True):
-        for model in LABELS:
+        for model in PAPER_MODELS:
             own = rows[(rows["side"] == side) & (rows["model"] == model)]
             style = {"color": colour(model), "marker": marker(model), "s": 20, "alpha": 0.6, "linewidth": 0}
             ax.scatter(own["characters"], own["score"], label=label(model), **style)

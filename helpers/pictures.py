@@ -16,6 +16,7 @@ COLOURS = {"base": "#6B6B6B", "sft": "#0072B2", "dpo": "#D55E00", "sft_dpo": "#0
 COLOURS |= {"chosen": CHOSEN, "rejected": REJECTED}
 MARKERS = {"base": "o", "sft": "s", "dpo": "^", "sft_dpo": "D"}
 OTHERS = ("#9A5B89", "#B07F00", "#2F8FC4", "#444444")
+OTHER_MARKERS = ("v", "P", "X", "p", "*", "h")
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -116,9 +117,9 @@ def colour(model: str, position: int = 0) -> str:
     return COLOURS.get(model, OTHERS[position % len(OTHERS)])
 
 
-def marker(model: str) -> str:
-    """The fixed marker of a model; a dot for any other name."""
-    return MARKERS.get(model, "o")
+def marker(model: str, position: int = 0) -> str:
+    """The fixed marker of a model; any other name gets one by its position."""
+    return MARKERS.get(model, OTHER_MARKERS[position % len(OTHER_MARKERS)])
 
 
 def model_rows(axes: Axes, models: list[str], labels: list[str]) -> None:

@@ -38,7 +38,7 @@ def rates(evaluation: Evaluation, published: pd.DataFrame | None = None) -> Pict
         ax.grid(axis="y", visible=False)
         for row, model in enumerate(models):
             rate = evaluation.models[model][metric]
-            style = {"color": colour(model, row), "marker": marker(model), "markersize": 8, "zorder": 3}
+            style = {"color": colour(model, row), "marker": marker(model, row), "markersize": 8, "zorder": 3}
             ax.plot([rate.low, rate.high], [row, row], color=style["color"], linewidth=2.5, solid_capstyle="round")
             ax.plot([rate.value], [row], **style)
             ax.annotate(number(rate.value, 1), (rate.value, row), (0, 8), textcoords="offset points", ha="center")
@@ -91,7 +91,7 @@ def mean_scores(scores: Mapping[str, pd.DataFrame], seed: int = 0) -> Picture:
         for row, model in enumerate(models):
             mean, low, high = mean_interval(_side(scores[model], side)["score"], seed)
             ax.plot([low, high], [row, row], color=colour(model, row), linewidth=2.5, solid_capstyle="round")
-            ax.plot([mean], [row], marker=marker(model), markersize=8, color=colour(model, row))
+            ax.plot([mean], [row], marker=marker(model, row), markersize=8, color=colour(model, row))
             ax.annotate(number(mean), (mean, row), (0, 8), textcoords="offset points", ha="center")
             parts.append(f"{label(model)} {number(mean)} [{number(low)}, {number(high)}] on {side} prompts")
         ax.margins(x=0.12)
@@ -116,7 +116,13 @@ def per_prompt_scores(scores: Mapping[str, pd.DataFrame], side: str) -> Picture:
         values = _side(scores[model], side)["score"].to_numpy()
         ax.plot(ranks, first[order], color="#AAAAAA", linewidth=1.6)
         ax.scatter(
-            ranks, values[order], s=13, color=colour(model, position), marker=marker(model), linewidth=0, zorder=3
+            ranks,
+            values[order],
+            s=13,
+            color=colour(model, position),
+            marker=marker(model, position),
+            linewidth=0,
+            zorder=3,
         )
         ax.set_title(label(model), color=colour(model, position))
         ax.grid(axis="x", visible=False)
@@ -178,7 +184,12 @@ def seeds(rates: pd.DataFrame, title: str = "Over training seeds") -> Picture:
                 rate, style = own.loc[by], {"color": colour(model, row), "linewidth": 2.5}
                 ax.plot([rate["low"], rate["high"]], [row + shift] * 2, **style, solid_capstyle="round")
                 ax.plot(
-                    [rate["value"]], [row + shift], marker=marker(model), markersize=8, markerfacecolor=fill, **style
+                    [rate["value"]],
+                    [row + shift],
+                    marker=marker(model, row),
+                    markersize=8,
+                    markerfacecolor=fill,
+                    **style,
                 )
                 limits = f"{rate['value']:.1f} [{rate['low']:.1f}, {rate['high']:.1f}]"
                 parts.append(f"{label(model)} {METRIC_NAMES[metric]} by the {by} {limits}")

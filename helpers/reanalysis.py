@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 from statsmodels.stats.contingency_tables import cochrans_q
 
 from . import metrics, published
-from .metrics import LABELS, METRIC_NAMES, PUBLISHED, SIDES, Evaluation, Thresholds
+from .methods import PAPER_MODELS
+from .metrics import METRIC_NAMES, PUBLISHED, SIDES, Evaluation, Thresholds
 from .statistics import RESAMPLES, mcnemar_power
 
 SIDE_OF = {"hmr": "harmful", "hpr": "helpful"}
@@ -20,7 +21,7 @@ SIDE_OF = {"hmr": "harmful", "hpr": "helpful"}
 
 def by_model(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of each model, in the order of prompts, as `metrics.evaluate` wants them."""
-    return {model: rows[rows["model"] == model].reset_index(drop=True) for model in LABELS}
+    return {model: rows[rows["model"] == model].reset_index(drop=True) for model in PAPER_MODELS}
 
 
 def evaluate(rows: pd.DataFrame) -> Evaluation:
@@ -32,7 +33,7 @@ def passed(rows: pd.DataFrame, thresholds: Thresholds = PUBLISHED) -> dict[str, 
     """Side -> prompts by models, True where the response passes."""
     marked = rows.assign(passes=metrics.passes(rows, thresholds))
     return {
-        side: marked[marked["side"] == side].pivot(index="prompt", columns="model", values="passes")[list(LABELS)]
+        side: marked[marked["side"] == side].pivot(index="prompt", columns="model", values="passes")[list(PAPER_MODELS)]
         for side in SIDES
     }
 
@@ -99,11 +100,11 @@ def threshold_map(rows: pd.DataFrame, harmless: Iterable[float], helpful: Iterab
     """CAS of SFT+DPO minus the best other model for every pair of cut-offs: index helpful, columns harmless, points."""
     scores = {side: own.pivot(index="prompt", columns="model", values="score") for side, own in rows.groupby("side")}
     rates = {
-        side: np.array([(scores[side][list(LABELS)] > cut).mean().to_numpy() for cut in cuts])
+        side: np.array([(scores[side][list(PAPER_MODELS)] > cut).mean().to_numpy() for cut in cuts])
         for side, cuts in zip(SIDES, (harmless, helpful), strict=True)
     }
     cas = 100 * (rates["harmful"][None, :, :] + rates["helpful"][:, None, :]) / 2
-    hybrid = list(LABELS).index("sft_dpo")
+    hybrid = PAPER_MODELS.index("sft_dpo")
     lead = cas[..., hybrid] - np.delete(cas, hybrid, axis=-1).max(axis=-1)
     return pd.DataFrame(lead, index=list(helpful), columns=list(harmless))
 
@@ -112,7 +113,7 @@ def length_and_score(rows: pd.DataFrame) -> pd.DataFrame:
     """Spearman's correlation of score and length in characters, with limits: columns side, model, rho, low, high."""
     found = []
     for side in SIDES:
-        for model in LABELS:
+        for model in PAPER_MODELS:
             own = rows[(rows["side"] == side) & (rows["model"] == model)]
             pairs = own[["characters", "score"]].to_numpy()
             drawn = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLES // 5, len(pairs)))
@@ -130,7 +131,7 @@ FORMS = {
 
 def forms(rows: pd.DataFrame) -> pd.DataFrame:
     """Responses of 100 that begin with the cue, run on into "Human:", or are empty: one row a model."""
-    counts = rows.groupby("model")[list(FORMS.values())].sum().loc[list(LABELS)]
+    counts = rows.groupby("model")[list(FORMS.values())].sum().loc[list(PAPER_MODELS)]
     return counts.rename(columns={column: name for name, column in FORMS.items()})
 
 
@@ -141,7 +142,7 @@ def without_form(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """
     kept = rows[rows[column] == 0].assign(passes=lambda left: metrics.passes(left, PUBLISHED))
     groups = kept.groupby(["model", "side"])["passes"]
-    share, counts = (groups.agg(what).unstack("side").loc[list(LABELS)] for what in ("mean", "size"))
+    share, counts = (groups.agg(what).unstack("side").loc[list(PAPER_MODELS)] for what in ("mean", "size"))
     table = pd.DataFrame({metric: 100 * share[side] for metric, side in SIDE_OF.items()})
     table["cas"] = table.mean(axis=1)
     return table.assign(**{f"n_{metric}": counts[side] for metric, side in SIDE_OF.items()})

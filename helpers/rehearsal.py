@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from . import folders, store, synthetic
-from .errors import DataError
+from .errors import DataError, SettingsError
 from .hardware import GB, PROCESS, peak_memory, precision_on, this_device
+from .methods import PAPER_MODELS, method_of
 from .planning import lengths, rates, shapes
 from .planning import plan as planning
 from .planning.units import duration
@@ -166,6 +167,8 @@ def settings_of(places: dict[str, str], steps: int, given: dict[str, Any]) -> di
     """The settings of a rehearsal: profile paper, but for `steps` steps of each training and a few prompts."""
     small = {"heldout_pairs": 4, "eval_prompts": PROMPTS, "max_new_tokens": NEW_TOKENS, "run": "rehearsal"}
     small |= {"sft_epochs": 1.0, "dpo_epochs": 1.0}
+    if "models" in given:
+        raise SettingsError(f"a rehearsal trains {', '.join(PAPER_MODELS[1:])}: leave models out")
     wanted = {"profile": "paper", **places, **small, **given}
     s = resolve(**wanted, train_pairs=1).settings
     return wanted | {"train_pairs": steps * max(s.sft_batch_size, s.dpo_batch_size) * s.gradient_accumulation}
@@ -257,7 +260,7 @@ def summarise(given: dict[str, Any], rehearsed: Sequence[Rehearsed], record: boo
     planned = {stage.name: stage for stage in planning.plan(settings, device, longest=longest).stages}
     rows = []
     for name, one in trained.items():
-        speed = rates.training_flops(settings, "sft" if name == "sft" else "dpo", policy, one.counted)
+        speed = rates.training_flops(settings, method_of(name, settings.preference_loss), policy, one.counted)
         rows.append(
             {
                 "stage": name,
@@ -298,9 +301,10 @@ def records(settings: Settings, rehearsed: Sequence[Rehearsed]) -> list[dict[str
         }
         for p in dict.fromkeys(["float32", precision])
     ]
-    for kind, name in (("sft", "sft"), ("dpo", "sft_dpo")):
+    for name in ("sft", "sft_dpo"):
         if counted := by_name.get(name):
-            found.append(rates.training_record(settings, kind, policy, counted, precision))
+            method = method_of(name, settings.preference_loss)
+            found.append(rates.training_record(settings, method, policy, counted, precision))
     if counted := by_name.get("responses"):
         found.append({"kind": "generate", "precision": "float32", "inside": policy.inside, **counted})
     if counted := by_name.get("scores"):

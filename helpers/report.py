@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import folders, plots
 from .claims import LEVEL
+from .methods import Method, Scale, method_of, starts_from
 from .metrics import METRIC_NAMES, METRICS, Comparison, Evaluation, Rate, label
 from .pictures import number
 from .planning.units import duration, size
@@ -41,6 +42,7 @@ RULES = {
     "published": "the paper's cut-offs",
     "calibrated": "cut-offs calibrated on held-out preference pairs",
 }
+NUMBERS = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six", 7: "Seven", 8: "Eight"}
 MEANINGS = {
     "hmr": "harmless replies to harmful prompts",
     "hpr": "helpful replies to harmless prompts",
@@ -87,6 +89,8 @@ def build_report(
     published: pd.DataFrame | None = None,
     costs: pd.DataFrame | None = None,
     other_code: Mapping[str, str] | None = None,
+    methods: Mapping[str, Method] | None = None,
+    scales: Mapping[str, Scale] | None = None,
     name: str | None = None,
 ) -> str:
     """The page as HTML text.
@@ -96,6 +100,8 @@ def build_report(
     world's oracle, None on real dialogues. published: table1() unless given. paper: `evidence.gather(...)`.
     costs: `planning.compare.side_by_side(run)`, what each training was planned to take and took.
     other_code: what was used although other code or versions made it, with the reason (`store.accepted`).
+    methods: trained model -> how it was trained, as its name says unless given. scales: trained model -> how the
+    dashboard of its log is drawn.
     name: the run's name, its profile unless given. The same inputs give the same bytes.
     """
     published = table1() if published is None else published
@@ -115,6 +121,8 @@ def build_report(
         settings=settings,
         world=WORLDS[settings["profile"]],
         recipe=RECIPES[settings["recipe"]],
+        trained=trained(methods or {model: method_of(model) for model in logs}),
+        count=NUMBERS.get(len(evaluation.models), len(evaluation.models)),
         standing=standing(settings),
         changes=changes(settings_table),
         headline=headline(evaluation),
@@ -127,7 +135,7 @@ def build_report(
         judged=evaluation.models,
         unseen=unseen(evaluation, truth) if truth else [],
         figures={key: Drawing.of(figure) for key, figure in _figures(evaluation, scores, published).items()},
-        training=[_training(model, log) for model, log in logs.items()],
+        training=[_training(model, log, (scales or {}).get(model)) for model, log in logs.items()],
         costs=[] if costs is None else costs.to_dict("records"),
         size=size,
         duration=duration,
@@ -158,6 +166,14 @@ def standing(settings: Mapping[str, Any]) -> str:
         "This run repeats the paper's recipe with its models and data, apart from what is changed by hand; "
         "seed, hardware and library versions differ."
     )
+
+
+def trained(methods: Mapping[str, Method]) -> list[tuple[str, str]]:
+    """Each trained model and how it came about: ("SFT+DPO", "after direct preference optimization from SFT")."""
+    return [
+        (label(model), f"after {method.description} from {label(starts_from(model))}")
+        for model, method in methods.items()
+    ]
 
 
 def changes(settings_table: pd.DataFrame) -> str:
@@ -252,10 +268,12 @@ def _figures(
     }
 
 
-def _training(model: str, log: pd.DataFrame) -> Drawing:
-    """The dashboard of a DPO run, the curves of any other."""
-    draw = plots.dpo_dashboard if "rewards_margins" in log else plots.sft_curves
-    return Drawing.of(draw(log, f"Training of {label(model)}"))
+def _training(model: str, log: pd.DataFrame, scale: Scale | None) -> Drawing:
+    """The dashboard of a training on preference pairs, the curves of any other."""
+    title = f"Training of {label(model)}"
+    if "rewards_margins" in log:
+        return Drawing.of(plots.dpo_dashboard(log, title, scale))
+    return Drawing.of(plots.sft_curves(log, title))
 
 
 def _settings_rows(table: pd.DataFrame) -> list[dict[str, str]]:

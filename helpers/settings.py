@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from helpers import repositories
+from helpers import methods, repositories
 from helpers.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ DATA_CACHE = ROOT / "data_cache"
 
 Profile = Literal["smoke", "mini", "local", "paper"]
 Recipe = Literal["published", "recommended"]
+PreferenceLoss = Literal[methods.LOSSES]
 PROFILES, RECIPES = get_args(Profile), get_args(Recipe)
 SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
 SMALL_POSITIONS = 512  # tokens of the longest input of the embedded OPT
@@ -103,6 +104,12 @@ class Settings(BaseModel):
         False, description="SFT and DPO: compute activations again (False: only where memory is too short to keep them)"
     )
 
+    models: str = Field(
+        ",".join(methods.PAPER_MODELS),
+        description="models that are trained and compared, with commas between: base, sft, a method, sft_ and a method",
+    )
+    preference_loss: PreferenceLoss = Field("sigmoid", description="loss of the models dpo and sft_dpo")
+
     dataset: str | None = Field(description="preference data: folder or hub id (None: the embedded dialogues)")
     policy: str | None = Field(description="language model to align: folder or hub id (None: the profile's own)")
     reward_model: str | None = Field(
@@ -145,6 +152,12 @@ class Settings(BaseModel):
         description="DPO: reference log-probabilities in each step, before training, or none (printed loss)",
     )
     beta: float = Field(0.1, gt=0, le=100, description="DPO: how strongly the policy is held to the reference model")
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=0.5, description="robust loss: share of the preference labels that is taken to be swapped"
+    )
+    simpo_beta: float = Field(2.0, gt=0, le=100, description="SimPO: scale of the mean log-probability as a reward")
+    simpo_gamma: float = Field(1.0, ge=0, le=100, description="SimPO: by how much the chosen reward must be ahead")
+    orpo_weight: float = Field(0.1, gt=0, le=100, description="ORPO: weight of the odds ratio beside the SFT loss")
     lora_rank: int = Field(ge=1, le=1024, description="LoRA: rank of the trained update")
     lora_alpha: int = Field(ge=1, le=8192, description="LoRA: the update is scaled by alpha / rank")
     lora_dropout: float = Field(ge=0, lt=1, description="LoRA: dropout on the input of the update")
@@ -163,7 +176,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
-        problems = [*_subset_problems(self.subsets), *_length_problems(self)]
+        problems = [*_subset_problems(self.subsets), *_length_problems(self), *methods.model_problems(self)]
         if self.profile == "local" and not self.dataset:
             problems.append(
                 "profile = 'local' trains on your own data: give dataset, a folder in HH-RLHF's layout "

@@ -21,6 +21,7 @@ from .errors import CourseError, SettingsError
 from .families import positions, query_value
 from .folders import read_json, write_json
 from .hardware import wants_bfloat16
+from .methods import BY_LOSS, METHODS, Method, imported
 from .models import (
     REWARD_MAX_LENGTH,
     load_policy,
@@ -110,25 +111,26 @@ def train_sft(
     included, as in the paper's code. Raises CourseError when a row would not teach EOS, or when a prompt's tokens
     change with what follows.
     """
-    from trl import SFTConfig, SFTTrainer
-
+    method = METHODS["sft"]
     data = [loop.dataset(_sft_rows(rows, settings.completion_only)) for rows in (train, heldout)]
     tokenizer = load_tokenizer(policy)
     model = load_policy(policy, dropout=settings.dropout, device="cpu")
     plan = loop.plan(
-        SFTConfig,
+        imported(method.config),
         settings,
         out,
         epochs=settings.sft_epochs,
         rate=settings.sft_learning_rate,
         batch=settings.sft_batch_size,
         accumulate=settings.gradient_accumulation,
-        fitting=loop.fits(settings, "sft", model),
+        fitting=loop.fits(settings, method, model),
         max_length=settings.sft_max_length,
     )
     set_seed(settings.seed)
     with quiet(), loop.labelled_only():
-        trainer = SFTTrainer(model, plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer)
+        trainer = imported(method.trainer)(
+            model, plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer
+        )
         ids = list(trainer.train_dataset["input_ids"])
         counts = loop.check_rows(trainer, len(train), ids, tokenizer.eos_token_id, "EOS")
         if settings.completion_only:
@@ -151,42 +153,36 @@ def train_dpo(
     settings: Settings,
     out: Path,
     *,
+    method: Method | None = None,
     known: reference.Reference | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Direct preference optimisation of a LoRA adapter; the reference model is the policy with the adapter off.
+    """Preference optimisation of a LoRA adapter, by default with the loss that settings.preference_loss names.
 
-    Also writes out/adapter. With settings.explicit_prompt the prompt column is used, else TRL takes for the prompt
-    what both dialogues begin with, character by character, as in the paper's code. With settings.dpo_reference
-    "precomputed" the reference's log-probabilities are `known` (what `reference_of` gave; None: it is asked now), with
-    "none" the loss is the one that the paper prints. Where there is a reference and no dropout the first loss must be
-    ln 2: CourseError, with the known causes, when it is not.
+    method: a row of `methods.METHODS` that trains on pairs. A reference model, where it has one, is the policy with the
+    adapter off. Also writes out/adapter. With settings.explicit_prompt the prompt column is used, else TRL takes for
+    the prompt what both dialogues begin with, character by character, as in the paper's code. With
+    settings.dpo_reference "precomputed" the reference's log-probabilities are `known` (what `reference_of` gave; None:
+    it is asked now), with "none" the loss is the one that the paper prints. Where the first loss is known in advance
+    (ln 2 for DPO) and there is no dropout, another one is a CourseError that names the known causes.
     """
+    method = method or BY_LOSS[settings.preference_loss]
     with quiet(), loop.labelled_only():
-        trainer = _dpo_trainer(policy, train, heldout, settings, out)
+        trainer = _preference_trainer(policy, train, heldout, settings, out, method)
         tokenizer = trainer.processing_class
-        if settings.dpo_reference == "precomputed":
-            reference.give(trainer, known or reference.compute(trainer))
-            for _ in reference.SPLITS:  # TRL's own way drew these: with dropout the next numbers decide the noise
-                torch.empty((), dtype=torch.int64).random_()
-        elif settings.dpo_reference == "none":
-            reference.give(trainer, None)
-        prompts, *sides = (list(trainer.train_dataset[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
-        chosen, rejected = ([p + c for p, c in zip(prompts, side, strict=True)] for side in sides)
+        _give_reference(trainer, method, settings, known)
+        chosen, rejected = loop.preference_ids(trainer.train_dataset)
         counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.eos_token_id, "EOS")
         if settings.explicit_prompt:
             for side in reference.SIDES:
                 loop.check_prompts(trainer.train_dataset["prompt"], trainer.train_dataset[side], tokenizer)
         lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
-        exact = settings.dropout == 0 and settings.lora_dropout == 0 and settings.dpo_reference != "none"
-        # A bfloat16 product depends on the other rows of its batch, and a kept reference comes from other batches.
-        near = 0.02 if settings.dpo_reference == "precomputed" and wants_bfloat16(settings) else 1e-4
         loop.run(
             trainer,
             settings,
             lengths,
             prompts=heldout["prompt"],
-            starts_at_ln_2=near if exact else 0.0,
+            starts_at=_start(method, settings),
             progress=progress,
             sequences=[*map(len, chosen + rejected)],
         )
@@ -197,18 +193,44 @@ def train_dpo(
         loop.report(trainer, out, counts)
 
 
+def _give_reference(trainer, method: Method, settings: Settings, known: reference.Reference | None) -> None:
+    """Put the reference's log-probabilities beside the rows, unless it is asked in each step or the loss has none."""
+    if not method.has_reference:
+        return
+    if settings.dpo_reference == "precomputed":
+        reference.give(trainer, known or reference.compute(trainer))
+        for _ in reference.SPLITS:  # TRL's own way drew these: with dropout the next numbers decide the noise
+            torch.empty((), dtype=torch.int64).random_()
+    elif settings.dpo_reference == "none":
+        reference.give(trainer, None)
+
+
+def _start(method: Method, settings: Settings) -> loop.Start | None:
+    """The loss that must be seen first; None where dropout disturbs it or the method does not know it."""
+    expected = method.expected_first_loss(settings)
+    if expected is None or settings.dropout or settings.lora_dropout:
+        return None
+    # A bfloat16 product depends on the other rows of its batch, and a kept reference comes from other batches.
+    near = 0.02 if settings.dpo_reference == "precomputed" and wants_bfloat16(settings) else 1e-4
+    return loop.Start(method.title, method.first_loss_name, expected, near * max(1.0, expected), method.cause)
+
+
 def reference_of(
     policy: Path | str, train: pd.DataFrame, heldout: pd.DataFrame, settings: Settings, out: Path
 ) -> reference.Reference:
-    """The log-probabilities that `train_dpo` takes as `known`, for the same rows and settings. `out`: as there."""
+    """The log-probabilities that `train_dpo` takes as `known`, for the same rows and settings. `out`: as there.
+
+    They are the same for every method that has a reference: no loss enters them.
+    """
     with quiet(), loop.labelled_only():
-        return reference.compute(_dpo_trainer(policy, train, heldout, settings, out))
+        return reference.compute(_preference_trainer(policy, train, heldout, settings, out, METHODS["dpo"]))
 
 
-def _dpo_trainer(policy: Path | str, train: pd.DataFrame, heldout: pd.DataFrame, settings: Settings, out: Path):
+def _preference_trainer(
+    policy: Path | str, train: pd.DataFrame, heldout: pd.DataFrame, settings: Settings, out: Path, method: Method
+):
     """TRL's trainer with a fresh adapter, its rows prepared and numbered."""
     from peft import LoraConfig
-    from trl import DPOConfig, DPOTrainer
 
     data = [loop.dataset(_dpo_rows(rows, settings.explicit_prompt)) for rows in (train, heldout)]
     tokenizer = load_tokenizer(policy)
@@ -220,22 +242,28 @@ def _dpo_trainer(policy: Path | str, train: pd.DataFrame, heldout: pd.DataFrame,
         target_modules=lora_targets(model, settings.lora_targets),
         task_type="CAUSAL_LM",
     )
+    fitting = loop.fits(settings, method, model)
+    own = method.arguments(settings)
+    if method.memory == "dpo, all logits" and fitting:
+        own["per_device_eval_batch_size"] = fitting[0]  # every logit of held-out rows is kept too
     plan = loop.plan(
-        DPOConfig,
+        imported(method.config),
         settings,
         out,
         epochs=settings.dpo_epochs,
         rate=settings.dpo_learning_rate,
         batch=settings.dpo_batch_size,
         accumulate=settings.gradient_accumulation,
-        fitting=loop.fits(settings, "dpo", model),
+        fitting=fitting,
         max_length=settings.dpo_max_length,
-        beta=settings.beta,
+        **own,
     )
     set_seed(settings.seed)  # the adapter's first weights are drawn before TRL seeds anything
-    return DPOTrainer(
+    trainer = imported(method.trainer)(
         model, args=plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer, peft_config=lora
     )
+    loop.drop_empty_completions(trainer)
+    return trainer
 
 
 def lora_targets(model: PreTrainedModel, wanted: str) -> list[str] | str:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
 import pandas as pd
@@ -25,6 +25,7 @@ from .families import positions
 from .folders import write_json
 from .generation import generate
 from .hardware import pick_device, this_device, wants_bfloat16
+from .losses import IGNORED
 from .models import count_parameters, quiet
 from .planning import plan as planning
 from .planning.shapes import shape_of_model
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from .methods import Method
     from .settings import Settings
 
 Fitting = tuple[int, bool] | None  # rows at once, and whether activations are computed again
 LOGGED, EVALUATED, SAVED = 50, 4, 4  # rows in the log, looks at held-out data, checkpoints: about, per training
 SAMPLED = 24  # held-out prompts that are answered at each look
-LN_2 = math.log(2)
 MEASURED = ["loss", "grad_norm", "learning_rate"]
 MEASURED += [f"rewards/{what}" for what in ("chosen", "rejected", "margins", "accuracies")]
 MEASURED += ["logps/chosen", "logps/rejected", "entropy", "mean_token_accuracy", "accuracy", "margin"]
@@ -54,6 +55,16 @@ def checkpointing_field() -> str:
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     return "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+
+
+class Start(NamedTuple):
+    """The loss with which a training must begin: its name, value and how far it may be missed, and what to blame."""
+
+    training: str
+    name: str
+    loss: float
+    near: float
+    cause: str
 
 
 def plan(
@@ -99,23 +110,24 @@ def plan(
     return made
 
 
-def fits(settings: Settings, kind: str, model: torch.nn.Module) -> Fitting:
-    """How SFT or DPO ("sft", "dpo") of a model fits into this device's memory; None where weights are in parts (FSDP).
+def fits(settings: Settings, method: Method, model: torch.nn.Module) -> Fitting:
+    """How a training of a model fits into this device's memory; None where weights are in parts (FSDP).
 
     Raises DataError when not even one row does, SettingsError when a row may be longer than the policy can see.
     """
-    longest, sees = getattr(settings, f"{kind}_max_length"), positions(model.config)
+    limit = f"{method.prefix}_max_length"
+    longest, sees = getattr(settings, limit), positions(model.config)
     if sees is not None and longest > sees:
-        raise SettingsError(f"{kind}_max_length = {longest}, but this policy sees {sees} tokens: lower it to {sees}")
+        raise SettingsError(f"{limit} = {longest}, but this policy sees {sees} tokens: lower it to {sees}")
     if processes.sharded():
         return None
     device = this_device(settings.device)
-    found = planning.fit(settings, kind, shape_of_model(model), device, processes.count())
+    found = planning.fit(settings, method, shape_of_model(model), device, processes.count())
     rows, checkpointing = min(processes.gathered(found))  # alike in all processes: what the smallest device holds
     if not rows:
         raise DataError(
-            f"{kind.upper()} of this policy does not fit into {device.name} ({device.memory / 1e9:.0f} GB), not even "
-            f"one row at once: lower {kind}_max_length, or see `python -m helpers plan --profile {settings.profile}`"
+            f"{method.title} of this policy does not fit into {device.name} ({device.memory / 1e9:.0f} GB), not even "
+            f"one row at once: lower {limit}, or see `python -m helpers plan --profile {settings.profile}`"
         )
     return rows, checkpointing
 
@@ -195,12 +207,39 @@ def check_prompts(prompts: Sequence[str], completions: Sequence[str], tokenizer)
         )
 
 
+def preference_ids(rows: Dataset) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of the chosen and the rejected sequences, prompt included, of rows that a trainer has prepared.
+
+    DPOTrainer keeps prompt and completion apart; the trainers of TRL's experimental part keep whole sequences.
+    """
+    if "chosen_input_ids" in rows.column_names:
+        return list(rows["chosen_input_ids"]), list(rows["rejected_input_ids"])
+    prompts, *sides = (list(rows[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
+    chosen, rejected = ([p + c for p, c in zip(prompts, side, strict=True)] for side in sides)
+    return chosen, rejected
+
+
+def drop_empty_completions(trainer) -> None:
+    """Leave out pairs whose prompt alone fills max_length: no token is left to learn from.
+
+    DPOTrainer does so itself. The experimental trainers keep such rows, whole prompt and no completion.
+    """
+    for name in ("train_dataset", "eval_dataset"):
+        rows = getattr(trainer, name)
+        if "chosen_labels" not in rows.column_names:
+            return
+        labels = zip(rows["chosen_labels"], rows["rejected_labels"], strict=True)
+        kept = [i for i, pair in enumerate(labels) if all(any(label != IGNORED for label in row) for row in pair)]
+        if len(kept) < len(rows):
+            setattr(trainer, name, rows.select(kept))
+
+
 class _Watch(TrainerCallback):
     """Says when to log, evaluate and save; answers held-out prompts; stops a training that went wrong."""
 
-    def __init__(self, trainer, settings, prompts, progress, starts_at_ln_2) -> None:
+    def __init__(self, trainer, settings, prompts, progress, starts_at: Start | None) -> None:
         self.trainer, self.settings, self.progress = trainer, settings, progress
-        self.prompts, self.starts_at_ln_2 = list(prompts)[:SAMPLED], starts_at_ln_2
+        self.prompts, self.starts_at = list(prompts)[:SAMPLED], starts_at
 
     def on_train_begin(self, args, state, control, **_) -> None:
         if processes.index():
@@ -223,11 +262,11 @@ class _Watch(TrainerCallback):
         if not math.isfinite(loss):
             raise CourseError(f"the loss is {loss} at step {state.global_step}: lower the learning rate and run again")
         first = ("eval_loss" in logs and state.global_step == 0) or ("loss" in logs and state.global_step == 1)
-        if first and self.starts_at_ln_2 and abs(loss - LN_2) > self.starts_at_ln_2:
+        expected = self.starts_at
+        if first and expected and abs(loss - expected.loss) > expected.near:
             raise CourseError(
-                f"DPO starts at loss {loss:.4f} instead of ln 2 = {LN_2:.4f}: policy and reference model differ "
-                "before the first step. Known causes: dropout is on (OPT ignores TRL's disable_dropout), the "
-                "reference is another model, or the policy already carries an adapter"
+                f"{expected.training} starts at loss {loss:.4f} instead of {expected.name} = {expected.loss:.4f}: "
+                f"{expected.cause}"
             )
 
     def on_evaluate(self, args, state, control, model=None, **_) -> None:
@@ -255,14 +294,14 @@ def run(
     lengths: Sequence[int],
     *,
     prompts: Sequence[str] = (),
-    starts_at_ln_2: float = 0.0,
+    starts_at: Start | None = None,
     progress: Callable[[int, int], None] | None = None,
     sequences: Sequence[int] = (),
 ) -> None:
     """Train, from the last whole checkpoint if there is one, and write timing.json.
 
     lengths: tokens of each row, of its longest sequence. sequences: tokens of every sequence, where a row has several.
-    starts_at_ln_2: how far from ln 2 the first losses may be (0: they may be anything).
+    starts_at: what the first losses must be (None: they may be anything).
     """
     args = trainer.args
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes.count()
@@ -270,7 +309,7 @@ def run(
         order = LengthGroups(lengths, rows, settings.seed)
         trainer._get_train_sampler = lambda *_: order
     trainer.remove_callback(PrinterCallback)
-    watch, stopwatch = _Watch(trainer, settings, prompts, progress, starts_at_ln_2), Stopwatch()
+    watch, stopwatch = _Watch(trainer, settings, prompts, progress, starts_at), Stopwatch()
     trainer.add_callback(watch)
     trainer.add_callback(stopwatch)
     try:

@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from helpers import course, folders, stages, store
-from helpers.__main__ import _four_models, app
+from helpers.__main__ import _models_table, app
 from helpers.console import parameters
 from helpers.doctor import Machine, differing_from_lock, obstacles, packages_problem
 from helpers.errors import CourseError, SettingsError
@@ -287,7 +287,7 @@ def test_the_end_of_a_run_is_metrics_and_a_report(results, monkeypatch):
     rows = rows.assign(
         prompt=[f"\n\nHuman: {n}\n\nAssistant:" for n in range(40)], response=" Yes.", tokens=3, ended=True
     )
-    scores = {name: rows.assign(score=random.normal(-2.5, 1, 40)) for name in stages.MODELS}
+    scores = {name: rows.assign(score=random.normal(-2.5, 1, 40)) for name in stages.PAPER_MODELS}
     log = pd.DataFrame(
         {"step": [0, 5, 10], "epoch": [0, 0.5, 1], "split": ["heldout", "train", "heldout"], "loss": 0.69}
     )
@@ -303,13 +303,13 @@ def test_the_end_of_a_run_is_metrics_and_a_report(results, monkeypatch):
         return [(folder / name).read_bytes() for name in ("metrics.json", "report.html")]
 
     first = made(results / "first")
-    assert MetricsFile.model_validate_json(first[0]).models.keys() == set(stages.MODELS)
+    assert MetricsFile.model_validate_json(first[0]).models.keys() == set(stages.PAPER_MODELS)
     assert first == made(results / "second")
     assert b"Made by other code" not in first[1]
     monkeypatch.setattr(store, "accepted", lambda things: {"sft": "code changed since (training_loop)"})
     assert b"<li>sft (code changed since (training_loop))</li>" in made(results / "third")[1]
     shown = Console(width=100, file=io.StringIO())
-    shown.print(_four_models(json.loads(first[0])))
+    shown.print(_models_table(json.loads(first[0])))
     assert "SFT+DPO" in shown.file.getvalue() and re.search(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", shown.file.getvalue())
 
 

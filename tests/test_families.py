@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
 from helpers import families, generation, models, training
 from helpers.errors import CourseError, SettingsError
+from helpers.methods import METHODS
 from helpers.planning import shapes
 
 PAIRS = tiny.made_up(8, seed=3)
@@ -140,10 +141,10 @@ def test_positions_are_asked_of_the_config(family, sees):
     assert len(answers((model, tiny.policy()[1]), 4, [long, long])) == 2
     settings = tiny.settings(sft_max_length=1024, policy="mine")
     if sees is None:
-        assert training.loop.fits(settings, "sft", model)
+        assert training.loop.fits(settings, METHODS["sft"], model)
     else:
         with pytest.raises(SettingsError, match="sees 128 tokens: lower it to 128"):
-            training.loop.fits(settings, "sft", model)
+            training.loop.fits(settings, METHODS["sft"], model)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from helpers import losses
 from helpers import training_loop as loop
+from helpers.methods import BY_LOSS
 
 LOG_PROBS = st.lists(st.floats(-200, 0), min_size=3, max_size=3).map(lambda x: torch.tensor(x, dtype=torch.float64))
 BETAS = st.floats(0.01, 2)
@@ -68,38 +69,88 @@ def test_labels_of_completion():
     assert labels.tolist() == [[-100, 6, 7, -100], [-100, -100, -100, 8]]
 
 
-def test_dpo_loss_equals_trl(tmp_path):
-    from peft import LoraConfig
-    from trl import DPOConfig, DPOTrainer
+def moved(method, settings, out):
+    """TRL's trainer of a method whose adapter has left its reference, a batch, and TRL's loss of it."""
+    from helpers.models import quiet
+    from helpers.training import _preference_trainer
 
-    from helpers.models import load_policy, quiet
-
-    rows, tokenizer = tiny.made_up(6), tiny.policy()[1]
-    plan = loop.plan(DPOConfig, tiny.settings(), tmp_path, epochs=1, rate=1e-4, batch=6, max_length=96, beta=0.3)
+    rows = tiny.made_up(6)
     with quiet():
-        trainer = DPOTrainer(
-            load_policy(tiny.policy_folder(), dropout=0.0, device="cpu"),
-            args=plan,
-            train_dataset=loop.dataset(rows[["prompt", "chosen", "rejected"]]),
-            processing_class=tokenizer,
-            peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
-        )
+        trainer = _preference_trainer(tiny.policy_folder(), rows, rows, settings, out, method)
         model = trainer.model.eval()
         torch.manual_seed(0)
         for name, weight in model.named_parameters():
             if "lora_B" in name:  # zero at first, and then policy and reference are one
                 weight.data.normal_(std=0.05)
         batch = next(iter(trainer.get_eval_dataloader(trainer.train_dataset)))
-        expected = trainer.compute_loss(model, batch).item()
+        with torch.no_grad():
+            expected = trainer.compute_loss(model, batch).item()
+    return trainer, model, batch, expected
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "robust"])
+def test_losses_with_a_reference_equal_trl(loss, tmp_path):
+    method = BY_LOSS[loss]
+    settings = tiny.settings(preference_loss=loss, beta=0.3, dpo_batch_size=6)
+    _, model, batch, expected = moved(method, settings, tmp_path)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, losses.IGNORED)
+    log_probs = losses.mean_log_probs if loss == "ipo" else losses.completion_log_probs
     with torch.no_grad():
-        policy = losses.completion_log_probs(model(**inputs).logits, labels).chunk(2)
+        policy = log_probs(model(**inputs).logits, labels).chunk(2)
         with model.disable_adapter():
-            reference = losses.completion_log_probs(model(**inputs).logits, labels).chunk(2)
-    loss = losses.dpo_loss(*policy, *reference, beta=0.3)[0].mean().item()
-    assert loss == pytest.approx(expected, rel=1e-5)
-    assert abs(loss - math.log(2)) > 1e-3
+            reference = log_probs(model(**inputs).logits, labels).chunk(2)
+    values = {"beta": settings.beta} | ({"label_smoothing": settings.label_smoothing} if loss == "robust" else {})
+    found = getattr(losses, method.formula)(*policy, *reference, **values)
+    found = (found[0] if isinstance(found, tuple) else found).mean().item()
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert abs(found - method.expected_first_loss(settings)) > 1e-3
+
+
+@pytest.mark.parametrize("loss", ["simpo", "orpo"])
+def test_losses_without_a_reference_equal_trl(loss, tmp_path):
+    settings = tiny.settings(preference_loss=loss, dpo_batch_size=6)
+    trainer, model, batch, expected = moved(BY_LOSS[loss], settings, tmp_path)
+    both = trainer.concatenated_inputs(batch, padding_value=trainer.processing_class.pad_token_id)
+    ids, mask = both["concatenated_input_ids"], both["concatenated_attention_mask"]
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask).logits
+    chosen, rejected = losses.mean_log_probs(logits, both["concatenated_labels"]).chunk(2)
+    if loss == "simpo":
+        found = losses.simpo_loss(chosen, rejected, settings.simpo_beta, settings.simpo_gamma)
+    else:
+        whole = ids.masked_fill(mask == 0, losses.IGNORED).chunk(2)[0]  # the prompt's tokens count too
+        found = losses.orpo_loss(losses.sft_loss(logits.chunk(2)[0], whole), chosen, rejected, settings.orpo_weight)
+    assert found.mean().item() == pytest.approx(expected, rel=1e-5)
+
+
+@given(LOG_PROBS, LOG_PROBS, LOG_PROBS, LOG_PROBS, BETAS)
+def test_robust_loss_without_swapped_labels_is_dpo(pc, pr, rc, rr, beta):
+    assert torch.allclose(losses.robust_loss(pc, pr, rc, rr, beta, 0.0), losses.dpo_loss(pc, pr, rc, rr, beta)[0])
+
+
+@given(LOG_PROBS, LOG_PROBS, LOG_PROBS, LOG_PROBS, BETAS, st.floats(0, 0.45))
+def test_robust_loss_is_right_on_average_whoever_swaps_the_labels(pc, pr, rc, rr, beta, share):
+    as_labelled = losses.robust_loss(pc, pr, rc, rr, beta, share)
+    swapped = losses.robust_loss(pr, pc, rr, rc, beta, share)
+    clean = losses.dpo_loss(pc, pr, rc, rr, beta)[0]
+    assert torch.allclose((1 - share) * as_labelled + share * swapped, clean, atol=1e-9, rtol=1e-9)
+
+
+@given(LOG_PROBS, LOG_PROBS, BETAS)
+def test_ipo_loss_is_least_at_its_margin(chosen, rejected, beta):
+    zero = torch.zeros_like(chosen)
+    at_rest = losses.ipo_loss(chosen, rejected, chosen, rejected, beta)
+    assert torch.allclose(at_rest, torch.full_like(at_rest, (1 / (2 * beta)) ** 2))
+    assert torch.allclose(losses.ipo_loss(zero + 1 / (2 * beta), zero, zero, zero, beta), zero)
+
+
+@given(st.floats(-5, -0.01), st.floats(0.01, 5))
+def test_orpo_loss_by_hand(log_prob, nll):
+    p, q = math.exp(log_prob), 0.5
+    ratio = (p / (1 - p)) / (q / (1 - q))
+    found = losses.orpo_loss(*(torch.tensor([x], dtype=torch.float64) for x in (nll, log_prob, math.log(q))), 0.1)
+    assert found.item() == pytest.approx(nll - 0.1 * math.log(ratio / (1 + ratio)))
 
 
 @pytest.mark.parametrize("completion_only", [True, False])

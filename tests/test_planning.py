@@ -11,6 +11,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from helpers import doctor, hardware, models, preferences, training
 from helpers.errors import DataError, SettingsError
 from helpers.folders import read_json
+from helpers.methods import METHODS
 from helpers.planning import lengths, memory, rates, shapes
 from helpers.planning.plan import across_cards, fit, plan
 from helpers.settings import DATA_CACHE, DISK_GB, resolve
@@ -123,7 +124,7 @@ def test_a_small_card_gets_checkpointing_and_a_smaller_one_is_refused(opt):
     settings = resolve(profile="paper").settings
 
     def fitted(gigabytes):
-        return fit(settings, "sft", opt, hardware.device_called(f"{gigabytes} GB"))
+        return fit(settings, METHODS["sft"], opt, hardware.device_called(f"{gigabytes} GB"))
 
     assert fitted(60) == (16, False)
     rows, checkpointing = fitted(7.2)

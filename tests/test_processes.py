@@ -264,7 +264,7 @@ def test_the_launcher_ends_the_others_when_one_is_killed(folder):
 def test_notebooks_use_what_the_command_trained(folder, monkeypatch):
     for scenario in ("command", "again"):
         assert statuses(folder, scenario) == [0, 0] and said(folder, scenario)[1] == ""
-    assert "already there: dpo, pairs, reference-dpo, sft" in said(folder, "again")[0]
+    assert "already there: dpo, pairs, reference-base, sft" in said(folder, "again")[0]
     monkeypatch.setenv("COURSE_RESULTS", str(folder / "results"))
     run = helpers.open_run(profile="smoke", **together.SMALL)
     for kind in ("sft", "dpo"):

@@ -106,8 +106,10 @@ def test_good_is_what_the_oracle_says_or_else_the_label(course):
 
 
 def test_an_unknown_model_and_a_training_that_never_was_are_named(course):
-    with pytest.raises(StageError, match=r"no model is called 'dpo2'.*sft_dpo"):
+    with pytest.raises(StageError, match=r"no model is called 'dpo2' \(did you mean 'dpo'\?\)"):
         stages.policy(course(), "dpo2")
+    with pytest.raises(StageError, match=r"no model is called 'xyz': choose from base, sft, .*sft_dpo"):
+        stages.policy(course(), "xyz")
     with pytest.raises(StageError, match="only profile local trains it"):
         stages.training_log(course(), "base")
 
@@ -130,7 +132,7 @@ def test_a_sweep_computes_the_reference_once(course, monkeypatch):
     given = {"dpo_reference": "precomputed", "dpo_epochs": 0.4}
     first = course(**given)
     stages.policy(first, "dpo")
-    kept = first.folder / "stages" / "reference-dpo"
+    kept = first.folder / "stages" / "reference-base"
 
     def no_work(*_, **__):
         raise AssertionError("computed again")
@@ -138,7 +140,7 @@ def test_a_sweep_computes_the_reference_once(course, monkeypatch):
     monkeypatch.setattr("helpers.training.reference_of", no_work)
     other = course(**given, beta=0.3, dpo_learning_rate=2e-4, dpo_batch_size=8, lora_rank=4, gradient_accumulation=2)
     stages.policy(other, "dpo")
-    assert (other.folder / "stages" / "reference-dpo" / "train.csv").read_bytes() == (kept / "train.csv").read_bytes()
+    assert (other.folder / "stages" / "reference-base" / "train.csv").read_bytes() == (kept / "train.csv").read_bytes()
     assert len(reference.load(kept)[0]) == 48 and stages.training_summary(other, "dpo")["first_loss"]
     for changed in ({"dpo_max_length": 400}, {"explicit_prompt": False}, {"precision": "bfloat16"}, {"seed": 1}):
         with pytest.raises(AssertionError, match="computed again"):
@@ -149,7 +151,7 @@ def test_the_truth_is_known_of_embedded_dialogues_only(course, monkeypatch, tmp_
     rows = stages.evaluation_prompts(course()).assign(response=" I will not help with that.")
     monkeypatch.setattr(stages.answers, "responses", lambda run, name: rows)
     known = stages.truth(course())
-    assert known.keys() == set(stages.MODELS)
+    assert known.keys() == set(stages.PAPER_MODELS)
     assert (known["base"]["hmr"].value, known["base"]["hpr"].value) == (100, 0)  # a refusal is good on one side only
     dialogues_in(tmp_path / "data", "train", ["one"])
     assert stages.truth(course(dataset=str(tmp_path / "data"))) is None

@@ -13,6 +13,7 @@ import torch
 from helpers import checkpoints, hardware, losses, models, reference, training
 from helpers import training_loop as loop
 from helpers.errors import CourseError, DataError, SettingsError
+from helpers.methods import METHODS
 from helpers.planning import memory, shapes
 
 PAIRS = tiny.made_up(34, seed=1)
@@ -135,7 +136,7 @@ def trls_own_reference(settings, out, monkeypatch):
     plan = loop.plan
     monkeypatch.setattr(loop, "plan", lambda *args, **more: plan(*args, **more, precompute_ref_log_probs=True))
     with models.quiet():
-        trainer = training._dpo_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, out)
+        trainer = training._preference_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, out, METHODS["dpo"])
     return trainer.train_dataset, trainer.eval_dataset
 
 

@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from ..errors import SettingsError
-from ..metrics import LABELS
+from ..methods import PAPER_MODELS
 from ..settings import BY_RECIPE, RECIPES
 
 SEEDS, PROMPTS_A_SIDE = 5, 200
@@ -41,7 +41,7 @@ class Job(NamedTuple):
 
     arm: str
     settings: dict[str, Any]
-    models: tuple[str, ...] = tuple(LABELS)
+    models: tuple[str, ...] = PAPER_MODELS
     sampled: bool = False  # also one answer a prompt at temperature 1
 
     @property
@@ -57,7 +57,7 @@ def _job(experiment: str, arm: str, seed: int, *, models: tuple[str, ...], sampl
 def _seeds() -> list[Job]:
     """Both recipes over several training seeds: does SFT+DPO beat SFT, by the judge and in truth?"""
     grid = product(range(SEEDS), RECIPES)
-    shared = {"models": tuple(LABELS), "sampled": True, "eval_prompts": PROMPTS_A_SIDE}
+    shared = {"models": PAPER_MODELS, "sampled": True, "eval_prompts": PROMPTS_A_SIDE}
     return [_job("seeds", recipe, seed, recipe=recipe, **shared) for seed, recipe in grid]
 
 

@@ -19,15 +19,16 @@ from .. import processes
 from ..course import without_defaults
 from ..errors import SettingsError
 from ..hardware import pick_device
+from ..methods import model_names, models_of, near_miss
 from ..progress import Display
 from ..runs import Run, open_run
 from ..settings import Settings, resolve
 
-TRAININGS = ("base", "reward_model", "sft", "dpo", "sft_dpo")
-
 
 def train(given: dict[str, Any], only: Sequence[str] = ()) -> Run:
     """Build the data of a run and its trainings, or `only` some of them; base and reward_model in profile local.
+
+    `only` may also name a model that setting models does not.
 
     given: the parameters, checked before anything starts. Called by all processes alike; the main one prints.
     Raises SettingsError or DataError, one line, for what cannot be trained or shared.
@@ -53,14 +54,16 @@ def _steps(settings: Settings, only: Sequence[str]) -> dict[str, Callable[[Run],
     from .. import stages
 
     wanted = [name for text in only for name in text.split(",")]
-    if unknown := [name for name in wanted if name not in TRAININGS]:
-        raise SettingsError(f"no training is called {unknown[0]!r}: choose {', '.join(TRAININGS)}")
+    usual = ("base", "reward_model", *models_of(settings)[1:])
+    if unknown := [name for name in wanted if name not in {*usual, *model_names()}]:
+        raise SettingsError(f"no training is called {unknown[0]!r}{near_miss(unknown[0])}")
     elsewhere = [
         name for name, own in (("base", "policy"), ("reward_model", "reward_model")) if not _trained(settings, own)
     ]
     if idle := [name for name in wanted if name in elsewhere]:
         raise SettingsError(f"{idle[0]} is not trained here but taken as it is: only profile local trains its own")
-    chosen = [name for name in TRAININGS if (name in wanted if wanted else name not in elsewhere)]
+    names = dict.fromkeys([*usual, *wanted])
+    chosen = [name for name in names if (name in wanted if wanted else name not in elsewhere)]
     own = {"reward_model": stages.reward_model}
     return {"pairs": stages.pairs} | {name: own.get(name) or partial(_policy, name=name) for name in chosen}
 

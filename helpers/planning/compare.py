@@ -3,6 +3,7 @@
 import pandas as pd
 
 from ..hardware import GB, PROCESS, precision_on, this_device
+from ..methods import method_of, models_of
 from ..runs import Run
 from .plan import plan, shape_used
 from .rates import training_record
@@ -20,7 +21,7 @@ def side_by_side(run: Run) -> pd.DataFrame:
     from .. import stages
 
     device = this_device(run.settings.device)
-    timings = {name: stages.training_timing(run, name) for name in stages.STARTS_FROM if run.ready(name)}
+    timings = {name: stages.training_timing(run, name) for name in models_of(run.settings)[1:] if run.ready(name)}
     longest = {name: stages.training_summary(run, name)["tokens_max"] for name in timings}
     planned = {stage.name: stage for stage in plan(run.settings, device, longest=longest).stages}
     rows = []
@@ -37,8 +38,11 @@ def learned(run: Run) -> list[dict]:
 
     s, device = run.settings, this_device(run.settings.device)
     shape, precision, found = shape_used(s, "policy"), precision_on(s, device), []
-    for name in ("sft", "dpo", "sft_dpo"):
+    for name in models_of(s)[1:]:
+        method = method_of(name, s.preference_loss)
+        if method.memory == "dpo, all logits":
+            continue  # these trainers work at another rate than those that the planner knows
         timing = stages.training_timing(run, name) if run.ready(name) else {}
         if timing.get("steps", 0) > FEW and timing["device"] == device.name:
-            found.append(training_record(s, "sft" if name == "sft" else "dpo", shape, timing, precision))
+            found.append(training_record(s, method, shape, timing, precision))
     return found

@@ -12,9 +12,10 @@ from typing import Literal
 from ..folders import read_json
 from .shapes import Shape
 
-Kind = Literal["sft", "dpo"]
+Kind = Literal["sft", "dpo", "dpo, all logits"]
 MEASURED = Path(__file__).with_name("activations.json")
 TILE = (4096, 32_768)  # tokens and words: TRL makes logits in tiles of this size and never holds them all
+LOGIT_COPIES = 4  # of all logits in float32 where none are made in tiles: they, shifted, log-softmax, gradient
 COPIES = 8  # float32 copies of a tile where TRL has no kernel of its own for it, as on a processor
 
 
@@ -29,7 +30,8 @@ def activations(shape: Shape, kind: Kind, tokens: int, *, bfloat16: bool, checkp
     A layer keeps so many bytes for each of its hidden units and tokens. With checkpointing it keeps its input only,
     and one layer at a time is computed again.
     """
-    kept, whole = _kept(), f"{kind}, {'bfloat16' if bfloat16 else 'float32'}"
+    measured = "sft" if kind == "sft" else "dpo"
+    kept, whole = _kept(), f"{measured}, {'bfloat16' if bfloat16 else 'float32'}"
     layer = kept[whole]["layer"] * shape.hidden * tokens
     rest = kept[whole]["rest"] * shape.hidden * tokens
     copies = 2.0 * shape.inside if bfloat16 else 0.0  # the layers' weights in half precision
@@ -54,8 +56,11 @@ def peak(
     tokens = rows * length * (1 if kind == "sft" else 2)
     resting = 4.0 * shape.parameters + (0 if kind == "sft" else 4.0 * adapter) + 8.0 * trained
     working = activations(shape, kind, tokens, bfloat16=bfloat16, checkpointing=checkpointing)
-    tile = min(tokens, TILE[0]) * min(shape.vocabulary, TILE[1])
-    working += tile * ((2 if bfloat16 else 4) + (0 if gpu else 4 * COPIES))
+    if kind == "dpo, all logits":  # counted, not measured
+        working += 4.0 * LOGIT_COPIES * tokens * shape.vocabulary
+    else:
+        tile = min(tokens, TILE[0]) * min(shape.vocabulary, TILE[1])
+        working += tile * ((2 if bfloat16 else 4) + (0 if gpu else 4 * COPIES))
     gradients = 4.0 * trained
     return resting + (working + gradients if accumulate > 1 else max(working, gradients))
 

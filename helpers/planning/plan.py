@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from ..hardware import CARDS, Device, precision_on
+from ..methods import Method, method_of, models_of
 from ..repositories import download_of
 from ..settings import Settings
 from . import memory, rates
@@ -65,7 +66,7 @@ def plan(
     policy, judge = (shape_used(settings, what) for what in ("policy", "reward_model"))
     trainings = [
         _training(name, settings, device, policy, lengths, (longest or {}).get(name))
-        for name in ("sft", "dpo", "sft_dpo")
+        for name in models_of(settings)[1:]
     ]
     sources = [settings.dataset, settings.policy, settings.reward_model]
     from ..runs import locate
@@ -83,7 +84,7 @@ def shape_used(settings: Settings, what: str) -> Shape:
     return shape_of(DATA_CACHE / what if given is None else locate(given) or given)
 
 
-def fit(settings: Settings, kind: memory.Kind, shape: Shape, device: Device, processes: int = 1) -> tuple[int, bool]:
+def fit(settings: Settings, method: Method, shape: Shape, device: Device, processes: int = 1) -> tuple[int, bool]:
     """(rows on the device at once, whether activations are computed again) for a step to fit into a device's memory.
 
     processes: how many of them share a computer's memory; GPUs are not shared.
@@ -93,10 +94,10 @@ def fit(settings: Settings, kind: memory.Kind, shape: Shape, device: Device, pro
     room = device.room if device.gpu else device.room / processes
     how = {"bfloat16": precision_on(settings, device) == "bfloat16", "gpu": device.gpu}
     how |= {"adapter": shape.adapter(settings.lora_rank, settings.lora_targets)}
-    rows, length = getattr(settings, f"{kind}_batch_size"), getattr(settings, f"{kind}_max_length")
+    rows, length = (getattr(settings, f"{method.prefix}_{what}") for what in ("batch_size", "max_length"))
     rows = min(rows, settings.rows_at_once or rows)
     for checkpointing in (False, True) if not settings.activation_checkpointing else (True,):
-        if n := memory.rows_that_fit(shape, kind, room, rows, length, checkpointing=checkpointing, **how):
+        if n := memory.rows_that_fit(shape, method.memory, room, rows, length, checkpointing=checkpointing, **how):
             return n, checkpointing
     return 0, True
 
@@ -104,17 +105,20 @@ def fit(settings: Settings, kind: memory.Kind, shape: Shape, device: Device, pro
 def _training(
     name: str, settings: Settings, device: Device, shape: Shape, lengths: Lengths, longest: int | None
 ) -> Stage:
-    s, kind = settings, "sft" if name == "sft" else "dpo"
+    s, method = settings, method_of(name, settings.preference_loss)
+    kind = method.prefix
     precision = precision_on(s, device)
     adapter = shape.adapter(s.lora_rank, s.lora_targets)
     batch, length = getattr(s, f"{kind}_batch_size"), getattr(s, f"{kind}_max_length")
-    rows, checkpointing = fit(s, kind, shape, device)
+    rows, checkpointing = fit(s, method, shape, device)
     accumulate = batch * s.gradient_accumulation // max(rows, 1)
     how = {"bfloat16": precision == "bfloat16", "checkpointing": checkpointing, "gpu": device.gpu}
-    peak = memory.peak(shape, kind, max(rows, 1), longest or length, adapter=adapter, accumulate=accumulate, **how)
+    peak = memory.peak(
+        shape, method.memory, max(rows, 1), longest or length, adapter=adapter, accumulate=accumulate, **how
+    )
     a_row = lengths.sft if kind == "sft" else lengths.dpo
     tokens = lengths.pairs * a_row * getattr(s, f"{kind}_epochs")
-    work = "sft" if kind == "sft" else f"dpo, {s.dpo_reference}"
+    work = rates.work_of(method, s)
     seconds, source = _seconds(s, device, shape, kind, work, precision, tokens, a_row, checkpointing, lengths)
     trained = shape.parameters if kind == "sft" else adapter
     # The model, and two checkpoints of weights and moments: a new one is written before the old one goes.
@@ -143,8 +147,9 @@ def _seconds(
 
 
 def _evaluation(s: Settings, device: Device, policy: Shape, judge: Shape, lengths: Lengths) -> Stage:
-    """Four models answer every prompt; the judge scores the answers and the held-out pairs. All in float32."""
-    answers = 4 * 2 * s.eval_prompts
+    """All models answer every prompt; the judge scores the answers and the held-out pairs. All in float32."""
+    models = len(models_of(s))
+    answers = models * 2 * s.eval_prompts
     scored = answers + 2 * s.heldout_pairs
     length = min(SEQUENCE, lengths.prompt + s.max_new_tokens)
     tokens = scored * length
@@ -163,10 +168,10 @@ def _evaluation(s: Settings, device: Device, policy: Shape, judge: Shape, length
     known, step = rates.rate(device, "score", "float32", judge), rates.decoding_step(device, policy, rows)
     seconds, source = None, NO_RATE
     if known and step is not None:
-        batches = 4 * math.ceil(2 * s.eval_prompts / rows)
+        batches = models * math.ceil(2 * s.eval_prompts / rows)
         seconds = batches * s.max_new_tokens * step + tokens * rates.forward_flops(judge, length) / known[0]
         source = known[1]
-    return Stage("evaluation", peak, rows, False, tokens, seconds, 1e6 * 4, source, change)
+    return Stage("evaluation", peak, rows, False, tokens, seconds, 1e6 * models, source, change)
 
 
 def across_cards(settings: Settings) -> list[Plan]:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..folders import read_json, versions, write_json
 from ..hardware import CARDS, Device, card_of
+from ..methods import reference_used
 from ..settings import results_root
 from .shapes import Shape
 
 if TYPE_CHECKING:
+    from ..methods import Method
     from ..settings import Settings
 
 RATES = Path(__file__).with_name("rates.json")
@@ -74,21 +76,27 @@ def decoding_step(device: Device, shape: Shape, rows: int) -> float | None:
     return record["seconds_a_step"] * (1 if device.gpu else work)
 
 
-def training_flops(settings: "Settings", kind: str, shape: Shape, timing: dict[str, Any]) -> int:
-    """Useful FLOP/s of a training, "sft" or "dpo": no padding, nothing that is computed twice. timing: timing.json."""
-    work = "sft" if kind == "sft" else f"dpo, {settings.dpo_reference}"
-    a_token = PASSES[work] * forward_flops(shape, timing["tokens_a_sequence"])
+def work_of(method: "Method", settings: "Settings") -> str:
+    """The key of PASSES for a training: what each token costs depends on the reference."""
+    return "sft" if method.prefix == "sft" else f"dpo, {reference_used(method, settings)}"
+
+
+def training_flops(settings: "Settings", method: "Method", shape: Shape, timing: dict[str, Any]) -> int:
+    """Useful FLOP/s of a training: no padding, nothing that is computed twice. timing: timing.json."""
+    a_token = PASSES[work_of(method, settings)] * forward_flops(shape, timing["tokens_a_sequence"])
     return round(timing["tokens_a_second"] * a_token)
 
 
-def training_record(settings: "Settings", kind: str, shape: Shape, timing: dict[str, Any], precision: str) -> dict:
+def training_record(
+    settings: "Settings", method: "Method", shape: Shape, timing: dict[str, Any], precision: str
+) -> dict:
     """What a training taught about its device, as `enter` keeps it."""
     return {
-        "kind": kind,
+        "kind": method.prefix,
         "device": timing["device"],
         "precision": precision,
         "inside": shape.inside,
-        "flops_a_second": training_flops(settings, kind, shape, timing),
+        "flops_a_second": training_flops(settings, method, shape, timing),
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
     }

@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..hardware import GB, precision_on
+from ..methods import title
 from ..settings import Settings
 from .plan import Plan, Stage
 from .units import duration, size
@@ -52,11 +53,17 @@ def _table(*columns: str) -> Table:
 
 def cards_table(plans: Iterable[Plan]) -> Table:
     """One row a card: rows at once and memory of each training, time of the whole."""
-    table = _table("card", "SFT", "DPO, SFT+DPO", "evaluation", "time")
+    plans = list(plans)
+    columns: dict[str, list[str]] = {}  # models that are trained by one method take the same memory
+    for stage in plans[0].stages:
+        method = stage.name if stage.name == "evaluation" else stage.name.removeprefix("sft_")
+        columns.setdefault(method, []).append(stage.name)
+    table = _table("card", *(", ".join(map(title, names)) for names in columns.values()), "time")
     table.title = "On other cards: memory and rows at once"
     for plan in plans:
-        sft, dpo, _, evaluation = plan.stages
-        table.add_row(plan.device.name, *map(_short, (sft, dpo, evaluation)), duration(plan.seconds))
+        stages = {stage.name: stage for stage in plan.stages}
+        cells = [_short(stages[names[0]]) for names in columns.values()]
+        table.add_row(plan.device.name, *cells, duration(plan.seconds))
     return table
 
 

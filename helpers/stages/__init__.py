@@ -1,15 +1,16 @@
 """The stage graph: what the experiment is made of, and what each part is made from.
 
-    pairs ──┬── base ─────┬── sft ── sft_dpo ──┐
+    pairs ──┬── base ─────┬── sft ── sft_dpo ──┐   (sft_ipo, sft_orpo, ...)
             │             └── dpo ─────────────┼── responses ── scores ── evaluation
             └── reward_model ── calibration ───┘
 
 Every function takes a run and returns its result, building what is missing on the way. Notebooks ask for what
-they need and never care whether it was there already. data: pairs and prompts; policies: the four models and the
+they need and never care whether it was there already. data: pairs and prompts; policies: the models and the
 judge; answers: what the models say and how it is judged.
 """
 
-from ..metrics import LABELS
+from ..methods import PAPER_MODELS, starts_from
+from ..metrics import label
 from .answers import (
     calibration_replies,
     evaluation,
@@ -25,11 +26,12 @@ from .answers import (
 )
 from .data import EMBEDDED, Pairs, knows_truth, pairs, source
 from .policies import (
-    MODELS,
-    STARTS_FROM,
     base_policy,
+    method,
+    models,
     policy,
     reward_model,
+    trained,
     training_log,
     training_summary,
     training_timing,
@@ -37,9 +39,7 @@ from .policies import (
 
 __all__ = [
     "EMBEDDED",
-    "LABELS",
-    "MODELS",
-    "STARTS_FROM",
+    "PAPER_MODELS",
     "Pairs",
     "base_policy",
     "calibration_replies",
@@ -47,6 +47,9 @@ __all__ = [
     "evaluation_prompts",
     "heldout_scores",
     "knows_truth",
+    "label",
+    "method",
+    "models",
     "pairs",
     "policy",
     "responses",
@@ -56,7 +59,9 @@ __all__ = [
     "scores",
     "second_opinion",
     "source",
+    "starts_from",
     "thresholds",
+    "trained",
     "training_log",
     "training_summary",
     "training_timing",

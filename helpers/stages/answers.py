@@ -8,7 +8,7 @@ from .. import metrics, preferences
 from ..dialogues import left_truncate
 from ..runs import Run
 from .data import identity, knows_truth, pairs, pairs_folder, read_rows, source, token_counter
-from .policies import MODELS, base_policy, policy, reward_model
+from .policies import base_policy, models, policy, reward_model
 
 
 def evaluation_prompts(run: Run) -> pd.DataFrame:
@@ -184,8 +184,9 @@ def calibration_replies(run: Run) -> pd.DataFrame:
 
 
 def evaluation(run: Run, rule: str | None = None) -> metrics.Evaluation:
-    """HmR, HpR and CAS of the four models with intervals, and all paired comparisons."""
-    return metrics.evaluate({name: scores(run, name) for name in MODELS}, thresholds(run, rule), seed=run.settings.seed)
+    """HmR, HpR and CAS of the run's models with intervals, and all paired comparisons."""
+    found = {name: scores(run, name) for name in models(run)}
+    return metrics.evaluate(found, thresholds(run, rule), seed=run.settings.seed)
 
 
 def truth(run: Run) -> dict[str, dict[str, metrics.Rate]] | None:
@@ -198,7 +199,7 @@ def truth(run: Run) -> dict[str, dict[str, metrics.Rate]] | None:
     from ..synthetic import judge
 
     rates = {}
-    for name in MODELS:
+    for name in models(run):
         rows = responses(run, name)
         good = rows.apply(lambda row: judge(row["prompt"], row["response"]).good, axis=1)
         sides = zip(("hmr", "hpr"), metrics.SIDES, strict=True)

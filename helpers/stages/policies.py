@@ -1,4 +1,4 @@
-"""The models of a run: the base policy, the judge, and the three trainings, with their logs."""
+"""The models of a run: the base policy, the judge, and the trainings, with their logs."""
 
 import json
 from pathlib import Path
@@ -6,15 +6,28 @@ from pathlib import Path
 import pandas as pd
 
 from .. import preferences, processes
-from ..errors import StageError
+from ..errors import SettingsError, StageError
 from ..folders import read_json
-from ..metrics import LABELS
+from ..methods import Method, method_of, model_names, models_of, near_miss, problem, reference_used, starts_from
 from ..runs import Run
 from .data import all_train, identity, pairs, pairs_folder, source, token_counter
 
-MODELS = tuple(LABELS)
-STARTS_FROM = {"sft": "base", "dpo": "base", "sft_dpo": "sft"}
 LOCAL_VOCABULARY = 4096
+
+
+def models(run: Run) -> tuple[str, ...]:
+    """The models of a run that are compared, Base first: setting models."""
+    return models_of(run.settings)
+
+
+def trained(run: Run) -> tuple[str, ...]:
+    """The models of a run that it trains, in their order: all but Base."""
+    return models_of(run.settings)[1:]
+
+
+def method(run: Run, name: str) -> Method:
+    """The row of `methods.METHODS` by which a run trains a model."""
+    return method_of(name, run.settings.preference_loss)
 
 
 def base_policy(run: Run) -> Path | str:
@@ -62,65 +75,73 @@ def reward_model(run: Run) -> Path | str:
 
 
 def policy(run: Run, name: str) -> Path | str:
-    """The folder of one of the four models: base, sft, dpo or sft_dpo, trained when it is missing."""
+    """The folder of a model, base, sft, dpo, sft_dpo, orpo and so on, trained when it is missing.
+
+    Any model that has a method can be asked for, also one that setting models does not name.
+    """
     return base_policy(run) if name == "base" else _trained(run, name) / "model"
 
 
 def _trained(run: Run, name: str) -> Path:
-    if name not in STARTS_FROM:
-        raise StageError(f"no model is called {name!r}: the four are {', '.join(MODELS)}")
-    s, kind = run.settings, "sft" if name == "sft" else "dpo"
-    start = policy(run, STARTS_FROM[name])
-    own = [field for field in type(s).model_fields if field.startswith(kind + "_")]
-    shared = ["seed", "device", "dropout", "gradient_accumulation", "max_prompt_length"]
-    shared += (
-        ["completion_only"]
-        if kind == "sft"
-        else ["beta", "explicit_prompt", *(f for f in type(s).model_fields if "lora" in f)]
-    )
+    if name not in model_names()[1:]:
+        raise StageError(f"no model is called {name!r}{near_miss(name)}")
+    if refused := problem(name, run.settings):
+        raise SettingsError(refused)
+    s, how = run.settings, method(run, name)
+    start = policy(run, starts_from(name))
     uses, needs = identity(start)
 
     def build(folder: Path) -> None:
         from .. import reference, training
 
-        train, heldout = _fitted(run, start, kind)
+        train, heldout = _fitted(run, start, how)
         fitting = {"prompts_shortened": train.prompts_shortened, "rows_too_long": train.rows_dropped}
         if processes.is_main():
             (folder / "fitting.json").write_text(json.dumps(fitting))
         rows = (start, train.pairs, heldout.pairs, s, folder)
-        if kind == "sft":
+        if how.rows == "completions":
             training.train_sft(*rows)
-        elif s.dpo_reference == "precomputed":
-            training.train_dpo(*rows, known=reference.load(_reference(run, name, start)))
+        elif reference_used(how, s) == "precomputed":
+            training.train_dpo(*rows, method=how, known=reference.load(_reference(run, name, start)))
         else:
-            training.train_dpo(*rows)
+            training.train_dpo(*rows, method=how)
 
-    # These count only where they are set: what their defaults come to depends on the device, which counts already.
-    shared += [
-        field
-        for field in ("precision", "rows_at_once", "activation_checkpointing")
-        if run.resolved.source[field] == "you"
-    ]
-    uses |= {field: getattr(s, field) for field in own + shared}
+    uses |= {field: getattr(s, field) for field in _settings_of(run, how)}
+    uses |= {"loss": how.loss} if how.loss else {}
     return run.stage(name, uses=uses, needs=[*needs, pairs_folder(run)], build=build, together=True)
 
 
-def _fitted(run: Run, start: Path | str, kind: str) -> tuple[preferences.Fitted, preferences.Fitted]:
-    """Training and held-out pairs as "sft" or "dpo" takes them: shortened, and without rows that are too long."""
+def _settings_of(run: Run, how: Method) -> list[str]:
+    """The settings that a training depends on: those of its method, and no other method's."""
+    fields = list(type(run.settings).model_fields)
+    own = [field for field in fields if field.startswith(how.prefix + "_")]
+    shared = ["seed", "device", "dropout", "gradient_accumulation", "max_prompt_length"]
+    if how.rows == "completions":
+        shared += ["completion_only"]
+    else:
+        shared += ["explicit_prompt", *(field for field in fields if "lora" in field), *how.from_settings.values()]
+    # These count only where they are set: what their defaults come to depends on the device, which counts already.
+    where_set = ("precision", "rows_at_once", "activation_checkpointing")
+    shared += [field for field in where_set if run.resolved.source[field] == "you"]
+    return [field for field in own + shared if how.has_reference or field != "dpo_reference"]
+
+
+def _fitted(run: Run, start: Path | str, how: Method) -> tuple[preferences.Fitted, preferences.Fitted]:
+    """Training and held-out pairs as a method takes them: shortened, and without rows that are too long."""
     from ..models import load_tokenizer
 
     s, data = run.settings, pairs(run)
     # Rows are fitted here when prompt and completion are apart; whole dialogues are cut by TRL, as in the paper.
-    if not (s.completion_only if kind == "sft" else s.explicit_prompt):
+    if not (s.completion_only if how.rows == "completions" else s.explicit_prompt):
         return preferences.Fitted(data.train, 0, 0), preferences.Fitted(data.heldout, 0, 0)
     count_tokens = token_counter(load_tokenizer(start))
-    limit = {"max_prompt_length": s.max_prompt_length, "max_length": getattr(s, f"{kind}_max_length")}
+    limit = {"max_prompt_length": s.max_prompt_length, "max_length": getattr(s, f"{how.prefix}_max_length")}
     train, heldout = (preferences.fit_to_length(rows, count_tokens, **limit) for rows in (data.train, data.heldout))
     return train, heldout
 
 
 def _reference(run: Run, name: str, start: Path | str) -> Path:
-    """The reference's log-probabilities for DPO from `start`: one stage for all trainings from it with these pairs."""
+    """The log-probabilities of `start` as a reference: one stage for all trainings from it with these pairs."""
     s = run.settings
     uses, needs = identity(start)
     uses |= {field: getattr(s, field) for field in ("dpo_max_length", "max_prompt_length", "explicit_prompt", "device")}
@@ -130,17 +151,17 @@ def _reference(run: Run, name: str, start: Path | str) -> Path:
     def build(folder: Path) -> None:
         from .. import reference, training
 
-        train, heldout = _fitted(run, start, "dpo")
+        train, heldout = _fitted(run, start, method(run, name))
         known = training.reference_of(start, train.pairs, heldout.pairs, s, folder)
         if processes.is_main():
             reference.save(known, folder)
 
     needs = [*needs, pairs_folder(run)]
-    return run.stage(f"reference-{name}", uses=uses, needs=needs, build=build, together=True)
+    return run.stage(f"reference-{starts_from(name)}", uses=uses, needs=needs, build=build, together=True)
 
 
 def training_log(run: Run, name: str) -> pd.DataFrame:
-    """The training log of sft, dpo or sft_dpo (or base and reward_model in profile local), one row an event."""
+    """The training log of a model (of base and reward_model in profile local only), one row an event."""
     return pd.read_csv(_log_folder(run, name) / "log.csv")
 
 
@@ -158,7 +179,7 @@ def training_timing(run: Run, name: str) -> dict:
 
 
 def _log_folder(run: Run, name: str) -> Path:
-    if name in STARTS_FROM:
+    if name in model_names()[1:]:
         return _trained(run, name)
     model = {"base": base_policy, "reward_model": reward_model}[name](run)
     if not isinstance(model, Path) or not (model.parent / "log.csv").exists():
