@@ -183,9 +183,12 @@ def finish_run(run: Run, folder: Path) -> None:
     from helpers import stages
     from helpers.planning import rates
     from helpers.planning.compare import learned
+    from helpers.published import published
 
     s = run.settings
-    content = stages.evaluation(run).to_json(profile=s.profile, recipe=s.recipe)
+    content = stages.evaluation(run).to_json(
+        profile=s.profile, recipe=s.recipe, published=published()["table1"]["models"]
+    )
     folders.write_json(folder / "metrics.json", content)
     write_report(run, folder / "report.html")  # it says what was planned, so it comes before what was learned
     rates.enter(learned(run), results_root() / rates.RATES.name)

@@ -17,7 +17,6 @@ from statsmodels.stats.multitest import multipletests
 
 from . import methods
 from .errors import DataError
-from .published import published
 from .statistics import bootstrap_limits, discordant, mcnemar_p, pass_limits, sign_flip_p, wilson_limits
 
 SIDES = ("harmful", "helpful")
@@ -162,10 +161,13 @@ class Evaluation:
         ]
         return pd.DataFrame(rows, columns=["metric", "comparison", "points", "p", "p (Holm)"])
 
-    def to_json(self, *, profile: str, recipe: str) -> dict[str, Any]:
-        """The content of metrics.json (checked by MetricsFile), ready for json.dump."""
+    def to_json(self, *, profile: str, recipe: str, published: dict[str, dict[str, float]]) -> dict[str, Any]:
+        """The content of metrics.json (checked by MetricsFile), ready for json.dump.
+
+        published: the paper's rates, model -> metric -> percent, which stand beside this run's.
+        """
         content = asdict(self)
-        content |= {"schema": 1, "profile": profile, "recipe": recipe, "published": published()["table1"]["models"]}
+        content |= {"schema": 1, "profile": profile, "recipe": recipe, "published": published}
         return MetricsFile.model_validate(content).model_dump(mode="json", by_alias=True)
 
 

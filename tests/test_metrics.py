@@ -219,7 +219,12 @@ def four_models(seed=0) -> dict[str, pd.DataFrame]:
 
 def test_metrics_file_round_trip_and_same_bytes():
     scores = four_models()
-    first, second = (evaluate(scores, PUBLISHED, seed=7).to_json(profile="mini", recipe="published") for _ in range(2))
+    first, second = (
+        evaluate(scores, PUBLISHED, seed=7).to_json(
+            profile="mini", recipe="published", published=published()["table1"]["models"]
+        )
+        for _ in range(2)
+    )
     assert json.dumps(first) == json.dumps(second)
     assert MetricsFile.model_validate(first).model_dump(mode="json", by_alias=True) == first
     assert first["schema"] == 1 and first["seed"] == 7 and first["models"] == first["models_published_rule"]
@@ -227,7 +232,9 @@ def test_metrics_file_round_trip_and_same_bytes():
 
 
 def test_metrics_file_refuses_what_it_does_not_know():
-    content = evaluate(four_models(), PUBLISHED).to_json(profile="mini", recipe="published")
+    content = evaluate(four_models(), PUBLISHED).to_json(
+        profile="mini", recipe="published", published=published()["table1"]["models"]
+    )
     with pytest.raises(ValidationError):
         MetricsFile.model_validate(content | {"extra": 1})
     content["models"]["base"]["hmr"]["high"] = content["models"]["base"]["hmr"]["value"] - 1
