@@ -181,14 +181,14 @@ def without_defaults(given: dict[str, Any]) -> dict[str, Any]:
 def finish_run(run: Run, folder: Path) -> None:
     """Write metrics.json and report.html of a run into a folder, from its stages; missing ones are built."""
     from helpers import stages
+    from helpers.metrics import metrics_json
     from helpers.planning import rates
     from helpers.planning.compare import learned
     from helpers.published import published
 
     s = run.settings
-    content = stages.evaluation(run).to_json(
-        profile=s.profile, recipe=s.recipe, published=published()["table1"]["models"]
-    )
+    rates_of_paper = published()["table1"]["models"]
+    content = metrics_json(stages.evaluation(run), profile=s.profile, recipe=s.recipe, published=rates_of_paper)
     folders.write_json(folder / "metrics.json", content)
     write_report(run, folder / "report.html")  # it says what was planned, so it comes before what was learned
     rates.enter(learned(run), results_root() / rates.RATES.name)

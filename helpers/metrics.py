@@ -161,15 +161,6 @@ class Evaluation:
         ]
         return pd.DataFrame(rows, columns=["metric", "comparison", "points", "p", "p (Holm)"])
 
-    def to_json(self, *, profile: str, recipe: str, published: dict[str, dict[str, float]]) -> dict[str, Any]:
-        """The content of metrics.json (checked by MetricsFile), ready for json.dump.
-
-        published: the paper's rates, model -> metric -> percent, which stand beside this run's.
-        """
-        content = asdict(self)
-        content |= {"schema": 1, "profile": profile, "recipe": recipe, "published": published}
-        return MetricsFile.model_validate(content).model_dump(mode="json", by_alias=True)
-
 
 class MetricsFile(BaseModel):
     """metrics.json: rates in percent, differences in points, numbers to six significant digits."""
@@ -194,6 +185,18 @@ class MetricsFile(BaseModel):
         if not all(c.low <= c.difference <= c.high for c in self.comparisons):
             raise ValueError("a difference lies outside its interval")
         return self
+
+
+def metrics_json(
+    evaluation: Evaluation, *, profile: str, recipe: str, published: dict[str, dict[str, float]]
+) -> dict[str, Any]:
+    """The content of metrics.json (checked by MetricsFile), ready for json.dump.
+
+    published: the paper's rates, model -> metric -> percent, which stand beside this run's.
+    """
+    content = asdict(evaluation)
+    content |= {"schema": 1, "profile": profile, "recipe": recipe, "published": published}
+    return MetricsFile.model_validate(content).model_dump(mode="json", by_alias=True)
 
 
 def evaluate(scores: Mapping[str, pd.DataFrame], thresholds: Thresholds, seed: int = 0) -> Evaluation:

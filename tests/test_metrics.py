@@ -14,7 +14,18 @@ from pydantic import ValidationError
 from scipy.stats import permutation_test
 
 from helpers.errors import CourseError
-from helpers.metrics import PUBLISHED, MetricsFile, Thresholds, calibrate, cas, evaluate, mean_interval, passes, wilson
+from helpers.metrics import (
+    PUBLISHED,
+    MetricsFile,
+    Thresholds,
+    calibrate,
+    cas,
+    evaluate,
+    mean_interval,
+    metrics_json,
+    passes,
+    wilson,
+)
 from helpers.published import discordant_counts, published, table1
 from helpers.statistics import discordant, mcnemar_p, sign_flip_p
 
@@ -23,6 +34,7 @@ FILES = {"base": "1_base", "sft": "2_sft", "dpo": "3_dpo", "sft_dpo": "4_sftdpo"
 passed_lists = st.lists(st.booleans(), min_size=1, max_size=40)
 paired_lists = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30)
 few = settings(max_examples=25)
+TABLE_1 = published()["table1"]["models"]
 
 
 def frame(harmful, helpful) -> pd.DataFrame:
@@ -220,9 +232,7 @@ def four_models(seed=0) -> dict[str, pd.DataFrame]:
 def test_metrics_file_round_trip_and_same_bytes():
     scores = four_models()
     first, second = (
-        evaluate(scores, PUBLISHED, seed=7).to_json(
-            profile="mini", recipe="published", published=published()["table1"]["models"]
-        )
+        metrics_json(evaluate(scores, PUBLISHED, seed=7), profile="mini", recipe="published", published=TABLE_1)
         for _ in range(2)
     )
     assert json.dumps(first) == json.dumps(second)
@@ -232,9 +242,8 @@ def test_metrics_file_round_trip_and_same_bytes():
 
 
 def test_metrics_file_refuses_what_it_does_not_know():
-    content = evaluate(four_models(), PUBLISHED).to_json(
-        profile="mini", recipe="published", published=published()["table1"]["models"]
-    )
+    rates = evaluate(four_models(), PUBLISHED)
+    content = metrics_json(rates, profile="mini", recipe="published", published=TABLE_1)
     with pytest.raises(ValidationError):
         MetricsFile.model_validate(content | {"extra": 1})
     content["models"]["base"]["hmr"]["high"] = content["models"]["base"]["hmr"]["value"] - 1
