@@ -16,8 +16,8 @@ PUBLISHED = {
         "model_type": "opt", "architectures": ["OPTForCausalLM"], "vocab_size": 50272, "hidden_size": 1024,
         "num_hidden_layers": 24, "ffn_dim": 4096, "num_attention_heads": 16, "word_embed_proj_dim": 512,
         "do_layer_norm_before": False, "max_position_embeddings": POLICY.positions, "dropout": 0.1,
-        "attention_dropout": 0.0, "activation_function": "relu", "bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1,
-        "prefix": "</s>", "torch_dtype": "float16",
+        "attention_dropout": 0.0, "activation_function": "relu", "bos_token_id": 2, "eos_token_id": 2,
+        "pad_token_id": 1, "prefix": "</s>", "torch_dtype": "float16",
     },
     REWARD_MODEL.id: {
         "model_type": "deberta-v2", "architectures": ["DebertaV2ForSequenceClassification"], "vocab_size": 128100,
