@@ -168,10 +168,8 @@ def _first_to_fail() -> bool:
     """Whether no other process has failed before; the first one to ask is told so."""
     from torch import distributed
 
-    if (
-        not distributed.is_initialized()
-    ):  # what fails before they connect, such as a wrong parameter, fails in all alike
-        return is_main()
+    if not distributed.is_initialized():
+        return is_main()  # before they connect, what fails is a wrong parameter, and all processes have the same
     try:
         return distributed.distributed_c10d._get_default_store().add("failed", 1) == 1
     except RuntimeError:  # the process that kept the count is gone

@@ -16,6 +16,7 @@ from unittest import mock
 
 import pandas as pd
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils.memory import clear_device_cache
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
@@ -101,7 +102,7 @@ def plan(
         "save_total_limit": 1,
         "disable_tqdm": True,
         "report_to": "none",
-        "log_level_replica": "error",  # of several processes the main one speaks
+        "log_level_replica": "error",  # of several processes the main one alone prints warnings
         "ddp_find_unused_parameters": False,  # every trained weight has a part in every loss
     }
     with quiet():
@@ -237,20 +238,25 @@ def drop_empty_completions(trainer) -> None:
 class _Watch(TrainerCallback):
     """Says when to log, evaluate and save; answers held-out prompts; stops a training that went wrong."""
 
-    def __init__(self, trainer, settings, prompts, progress, starts_at: Start | None) -> None:
-        self.trainer, self.settings, self.progress = trainer, settings, progress
+    def __init__(self, trainer, settings, order, prompts, progress, starts_at: Start | None) -> None:
+        self.trainer, self.settings, self.order, self.progress = trainer, settings, order, progress
         self.prompts, self.starts_at = list(prompts)[:SAMPLED], starts_at
 
     def on_train_begin(self, args, state, control, **_) -> None:
-        if processes.index():
-            torch.manual_seed(args.seed + processes.index())  # else all processes drop the same units
+        if processes.index():  # else all processes would drop the same units in dropout
+            torch.manual_seed(args.seed + processes.index())
         if state.global_step == 0:
             self.trainer.evaluate()
+
+    def on_epoch_begin(self, args, state, control, **_) -> None:
+        # Accelerate says the epoch too, but not where several processes go on in the middle of one: there its loader
+        # skips batches of a shard, and the sampler below these two hears nothing.
+        self.order.set_epoch(int(state.epoch))
 
     def on_step_end(self, args, state, control, **_) -> None:
         step, last = state.global_step, state.max_steps
         control.should_evaluate = step in _marks(last, EVALUATED)
-        control.should_save = step in _marks(last, SAVED + 1)[:-1]
+        control.should_save = step < last and step in _marks(last, SAVED + 1)
         # A checkpoint holds no half-filled averages, so each one comes right after a log row.
         due = step == 1 or step == last or step % max(1, last // LOGGED) == 0
         control.should_log = due or control.should_evaluate or control.should_save
@@ -305,11 +311,13 @@ def run(
     """
     args = trainer.args
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes.count()
-    if settings.recipe == "recommended":  # the published one keeps the trainer's own random order
+    if settings.recipe == "recommended":
         order = LengthGroups(lengths, rows, settings.seed)
-        trainer._get_train_sampler = lambda *_: order
+    else:
+        order = SeedableRandomSampler(trainer.train_dataset, data_seed=settings.seed)  # what accelerate would make
+    trainer._get_train_sampler = lambda *_: order
     trainer.remove_callback(PrinterCallback)
-    watch, stopwatch = _Watch(trainer, settings, prompts, progress, starts_at), Stopwatch()
+    watch, stopwatch = _Watch(trainer, settings, order, prompts, progress, starts_at), Stopwatch()
     trainer.add_callback(watch)
     trainer.add_callback(stopwatch)
     try:

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from helpers import checkpoints, hardware, losses, models, reference, training
+from helpers import checkpoints, hardware, losses, models, reference, samplers, training
 from helpers import training_loop as loop
 from helpers.errors import CourseError, DataError, SettingsError
 from helpers.methods import METHODS
@@ -258,7 +258,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training():
 
 def test_length_groups_is_an_order_of_all_rows_that_seed_and_epoch_decide():
     lengths = [length * 7 % 50 for length in range(103)]
-    order = loop.LengthGroups(lengths, batch=4, seed=3)
+    order = samplers.LengthGroups(lengths, step=4, seed=3)
     first = list(order)
     assert sorted(first) == list(range(103)) and first == list(order) and len(order) == 103
     order.set_epoch(1)
@@ -274,7 +274,7 @@ def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path):
     for step in (5, 10, 15):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        for name in (*checkpoints.WHOLE, "model.safetensors"):
+        for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"):
             (folder / name).write_text(json.dumps({"global_step": step}))
     (tmp_path / "checkpoint-15" / "trainer_state.json").write_text('{"global_step": 1')
     (tmp_path / "checkpoint-10" / "optimizer.pt").unlink()
@@ -295,13 +295,13 @@ def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path):
     ],
 )
 def test_a_step_keeps_its_rows_however_they_are_shared(batch, accumulate, processes, at_once, expected):
-    per_device, summed = loop.share(batch, accumulate, processes, at_once)
+    per_device, summed = samplers.share(batch, accumulate, processes, at_once)
     assert (per_device, summed) == expected and per_device * summed * processes == batch * accumulate
 
 
 def test_rows_that_cannot_be_shared_evenly_are_refused():
     with pytest.raises(SettingsError, match="16 rows cannot be shared evenly by 3 processes"):
-        loop.share(16, 1, 3)
+        samplers.share(16, 1, 3)
 
 
 @pytest.mark.parametrize("train", [sft, dpo])

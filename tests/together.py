@@ -28,9 +28,12 @@ from helpers.settings import ROOT
 
 IMPORTED = (peft, DPOConfig, DPOTrainer, SFTConfig, SFTTrainer, stages)
 CONFIGS = ROOT / "helpers" / "launch"
-PAIRS = tiny.made_up(34, seed=1)
-TRAIN, HELDOUT = PAIRS[:22].reset_index(drop=True), PAIRS[22:].reset_index(drop=True)
-# Without dropout, so that there is one right answer. Batches are summed; the last step has 3 rows, of the others' 4.
+PAIRS = tiny.made_up(40, seed=1)
+TRAIN, HELDOUT = (
+    PAIRS[:24].reset_index(drop=True),
+    PAIRS[24:].reset_index(drop=True),
+)  # they fill steps of 4, looks of 16
+# Without dropout, so that there is one right answer. Batches are summed.
 PUBLISHED = {"recipe": "published", "sft_batch_size": 2, "dpo_batch_size": 2, "gradient_accumulation": 2}
 PUBLISHED |= {"dropout": 0.0, "lora_dropout": 0.0}
 CASES = {
@@ -39,6 +42,7 @@ CASES = {
     "dpo": {"dpo_learning_rate": 5e-3},
     "dpo-precomputed": {"dpo_learning_rate": 5e-3, "dpo_reference": "precomputed"},
     "dpo-published": PUBLISHED | {"dpo_learning_rate": 5e-3},
+    "dpo-uneven": {"dpo_learning_rate": 5e-3},  # the last step has 2 rows, of the others' 4
 }
 SMALL = {"train_pairs": 6, "heldout_pairs": 2, "max_new_tokens": 2, "sft_batch_size": 4, "dpo_batch_size": 4}
 SMALL |= {"sft_epochs": 1.0, "dpo_reference": "precomputed"}
@@ -47,7 +51,7 @@ TRAIN_SMALL = ["train", "--profile", "smoke", "--only", "sft,dpo", *(f"-p{n}={va
 
 def train(case, out, progress=None):
     """One training of CASES on the tiny policy; the name's first part says which."""
-    kind, rows = getattr(training, f"train_{case.partition('-')[0]}"), TRAIN[:19] if "published" in case else TRAIN
+    kind, rows = getattr(training, f"train_{case.partition('-')[0]}"), TRAIN[:22] if "uneven" in case else TRAIN
     kind(out.parent.parent / "policy", rows, HELDOUT, tiny.settings(**CASES[case]), out, progress=progress)
 
 

@@ -2,9 +2,10 @@
 
     accelerate launch --config_file helpers/launch/ddp.yaml -m helpers train --profile paper
 
-ddp.yaml: every process holds the whole model and takes a part of each step's rows. fsdp.yaml: each holds a part of the
-model too. The results are those of one process within the error of floating-point sums, so that they go by the same
-fingerprints: `python -m helpers run` with the same settings finds the stages finished.
+ddp.yaml: every process holds the whole model and takes a part of each step's rows, as accelerate deals them out.
+fsdp.yaml: each holds a part of the model too. Where the rows of an epoch fill its last step, the losses are those of
+one process within the error of floating-point sums; else accelerate takes some rows twice. `python -m helpers run` with
+the same settings finds the stages finished.
 """
 
 from __future__ import annotations
