@@ -1,5 +1,6 @@
 """Any causal language model is a policy: load, SFT, DPO, batched answers and scores, for each family of models."""
 
+import itertools
 import json
 import math
 
@@ -8,7 +9,7 @@ import tiny
 import torch
 from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
-from helpers import families, generation, models, training
+from helpers import families, generation, launch, models, stages, training
 from helpers.errors import CourseError, SettingsError
 from helpers.methods import METHODS
 from helpers.planning import shapes
@@ -223,3 +224,30 @@ def test_pieces_across_the_border_of_a_prompt_are_refused_with_a_way_out(tmp_pat
     folder = tiny.folder_of(tokenizer, tmp_path)
     with pytest.raises(CourseError, match=r"prompts change.*joins the colon.*completion_only=False"):
         training.train_sft(folder, TRAIN, HELDOUT, tiny.settings(**QUICK), tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------------------------ a run from end to end
+
+
+def dialogues(folder):
+    """A few made-up pairs in HH-RLHF's layout."""
+    for seed, (subset, split) in enumerate(itertools.product(("harmless-base", "helpful-base"), ("train", "test"))):
+        rows = tiny.made_up(20, seed=seed + 10)
+        texts = [{side: row["prompt"] + row[side] for side in ("chosen", "rejected")} for _, row in rows.iterrows()]
+        (folder / subset).mkdir(parents=True, exist_ok=True)
+        (folder / subset / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    return folder
+
+
+def test_profile_local_with_a_llama_as_policy_and_a_llama_as_reward_model(tmp_path, results):
+    tokenizer = tiny.TOKENIZERS["bos, no pad"]()
+    sizes = {"train_pairs": 12, "heldout_pairs": 4, "eval_prompts": 2, "sft_max_length": 96, "dpo_max_length": 96}
+    sizes |= {"max_prompt_length": 64, "max_new_tokens": 4, "sft_epochs": 1.0}
+    judge = tiny.family_model("llama", tokenizer, AutoModelForSequenceClassification, num_labels=2)
+    models.save_model(judge, tokenizer, tmp_path / "judge")
+    places = {"dataset": dialogues(tmp_path / "data"), "policy": tiny.folder_of(tokenizer, tmp_path / "policy")}
+    places["reward_model"] = tmp_path / "judge"
+    run = launch.train({"profile": "local", **{name: str(place) for name, place in places.items()}, **sizes})
+    assert stages.training_summary(run, "dpo")["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
+    scores = stages.scores(run, "sft_dpo")
+    assert len(scores) == 4 and scores["score"].notna().all()

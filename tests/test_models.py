@@ -34,7 +34,8 @@ def test_reward_tokenizer_follows_deberta():
 def test_tokenizers_survive_a_round_trip_beside_their_models(tmp_path):
     for name, (model, tokenizer) in {"policy": tiny.policy(), "judge": tiny.judge()}.items():
         models.save_model(model, tokenizer, tmp_path / name)
-        again = models.load_tokenizer(tmp_path / name)
+        folder = tmp_path / name
+        again = models.load_tokenizer(folder) if name == "policy" else models.load_reward_model(folder, "cpu")[1]
         assert again(TEXT, " Yes.")["input_ids"] == tokenizer(TEXT, " Yes.")["input_ids"]
         assert again.pad_token_id == tokenizer.pad_token_id and again.eos_token_id == tokenizer.eos_token_id
     assert models.load_reward_model(tmp_path / "judge", "cpu")[1].truncation_side == "left"
