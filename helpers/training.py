@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from . import processes, reference
+from . import preference_rows, processes, reference
 from . import training_loop as loop
 from .errors import CourseError, SettingsError
 from .families import positions, query_value
@@ -171,7 +171,7 @@ def train_dpo(
         trainer = _preference_trainer(policy, train, heldout, settings, out, method)
         tokenizer = trainer.processing_class
         _give_reference(trainer, method, settings, known)
-        chosen, rejected = loop.preference_ids(trainer.train_dataset)
+        chosen, rejected = preference_rows.preference_ids(trainer.train_dataset)
         counts = loop.check_rows(trainer, len(train), chosen + rejected, tokenizer.eos_token_id, "EOS")
         if settings.explicit_prompt:
             for side in reference.SIDES:
@@ -262,7 +262,7 @@ def _preference_trainer(
     trainer = imported(method.trainer)(
         model, args=plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer, peft_config=lora
     )
-    loop.drop_empty_completions(trainer)
+    preference_rows.drop_empty_completions(trainer)
     return trainer
 
 

@@ -26,7 +26,6 @@ from .families import positions
 from .folders import write_json
 from .generation import generate
 from .hardware import pick_device, this_device, wants_bfloat16
-from .losses import IGNORED
 from .models import count_parameters, quiet
 from .planning import plan as planning
 from .planning.shapes import shape_of_model
@@ -206,33 +205,6 @@ def check_prompts(prompts: Sequence[str], completions: Sequence[str], tokenizer)
             f"{len(wrong)} of {len(encoded)} prompts change their last tokens when the completion follows (the first "
             f"ends {first[-20:]!r}): {mend}"
         )
-
-
-def preference_ids(rows: Dataset) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids of the chosen and the rejected sequences, prompt included, of rows that a trainer has prepared.
-
-    DPOTrainer keeps prompt and completion apart; the trainers of TRL's experimental part keep whole sequences.
-    """
-    if "chosen_input_ids" in rows.column_names:
-        return list(rows["chosen_input_ids"]), list(rows["rejected_input_ids"])
-    prompts, *sides = (list(rows[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
-    chosen, rejected = ([p + c for p, c in zip(prompts, side, strict=True)] for side in sides)
-    return chosen, rejected
-
-
-def drop_empty_completions(trainer) -> None:
-    """Leave out pairs whose prompt alone fills max_length: no token is left to learn from.
-
-    DPOTrainer does so itself. The experimental trainers keep such rows, whole prompt and no completion.
-    """
-    for name in ("train_dataset", "eval_dataset"):
-        rows = getattr(trainer, name)
-        if "chosen_labels" not in rows.column_names:
-            return
-        labels = zip(rows["chosen_labels"], rows["rejected_labels"], strict=True)
-        kept = [i for i, pair in enumerate(labels) if all(any(label != IGNORED for label in row) for row in pair)]
-        if len(kept) < len(rows):
-            setattr(trainer, name, rows.select(kept))
 
 
 class _Watch(TrainerCallback):

@@ -11,8 +11,7 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
-from helpers import course, losses, methods, models, runs, stages, training
-from helpers import training_loop as loop
+from helpers import course, losses, methods, models, preference_rows, runs, stages, training
 from helpers.__main__ import app
 from helpers.errors import CourseError, SettingsError
 from helpers.methods import BY_LOSS, METHODS
@@ -80,7 +79,7 @@ def test_experimental_trainers_see_the_same_tokens_as_dpo(loss, tmp_path):
             training._preference_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path, row)
             for row in (METHODS["dpo"], BY_LOSS[loss])
         ]
-    ours, theirs = (loop.preference_ids(trainer.train_dataset) for trainer in made)
+    ours, theirs = (preference_rows.preference_ids(trainer.train_dataset) for trainer in made)
     assert ours == theirs
     rows = made[1].train_dataset
     for side in ("chosen", "rejected"):
