@@ -142,10 +142,10 @@ def test_positions_are_asked_of_the_config(family, sees):
     assert len(answers((model, tiny.policy()[1]), 4, [long, long])) == 2
     settings = tiny.settings(sft_max_length=1024, policy="mine")
     if sees is None:
-        assert training.loop.fits(settings, METHODS["sft"], model)
+        assert training_loop.fits(settings, METHODS["sft"], model)
     else:
         with pytest.raises(SettingsError, match="sees 128 tokens: lower it to 128"):
-            training.loop.fits(settings, METHODS["sft"], model)
+            training_loop.fits(settings, METHODS["sft"], model)
 
 
 @pytest.mark.parametrize(
