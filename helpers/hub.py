@@ -121,9 +121,9 @@ def _snapshot(
         )
     try:
         return _download(asked, choose, cached if problem is None else None)
-    except _OutOfReach:
+    except _OutOfReach as error:
         if problem is not None:
-            raise
+            raise DataError(error) from None  # the name that a notebook shows
         print(f"{asked}: the hub cannot be reached; the newest revision in the cache is used")
         return cached
 

@@ -40,3 +40,35 @@ def edited(tmp_path, monkeypatch):
     code._tree.cache_clear()
     yield edit
     code._tree.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def opt_published(tmp_path_factory):
+    """The files of a repository like opt-350m's: see tiny_repositories."""
+    from tiny_repositories import opt_files
+
+    return opt_files(tmp_path_factory.mktemp("opt"))
+
+
+@pytest.fixture(scope="session")
+def judge_published(tmp_path_factory):
+    """The files of a repository like the reward model's: see tiny_repositories."""
+    from tiny_repositories import judge_files
+
+    return judge_files(tmp_path_factory.mktemp("judge"))
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Where the hub's cache is in a test."""
+    return tmp_path / "hub-cache"
+
+
+@pytest.fixture
+def server(monkeypatch, cache, results):
+    """An imitation of the hub, which this process takes for the hub; cache and results folder are empty."""
+    import hub_imitation
+
+    with hub_imitation.running() as running:
+        hub_imitation.connect(monkeypatch, running, cache)
+        yield running

@@ -51,7 +51,6 @@ class Hub:
         self.asked: list[str] = []  # "HEAD /a/b/resolve/COMMIT/name"
         self.gated: set[str] = set()
         self.cuts: dict[str, list[int]] = {}  # file name -> bytes after which the connection ends, one a download
-        self.changed: dict[str, bytes] = {}  # file name -> what is sent instead, of the same size
         self.absent_status = 401  # what strangers get for what is not there; 404 for those who are logged in
         self.failing: dict[str, int] = {}  # where a path begins -> the status that is answered
         self.silent = threading.Event()
@@ -144,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         content, tag = files[name], f'"{etag(name, files[name])}"'
         headers = {"X-Repo-Commit": commit, "ETag": tag}
         if moved:
-            return self._send(200, self.hub.changed.get(name, content), headers, name)
+            return self._send(200, content, headers, name)
         target = "/".join(["", *place, commit, name])
         if name.endswith(LARGE):
             headers |= {"X-Linked-Etag": tag, "X-Linked-Size": str(len(content)), "ETag": '"a pointer"'}
