@@ -47,7 +47,7 @@ def test_another_packing_of_the_same_rows_is_no_damage(copied):
     rows.write_bytes(packed[:9] + b"\x07" + packed[10:])  # the byte that Python 3.13 writes otherwise
     cache.verify()
     rows.write_bytes(packed[:-100])
-    with pytest.raises(DataError, match="helpful-base/test.jsonl.gz is not the file"):
+    with pytest.raises(DataError, match=r"helpful-base/test\.jsonl\.gz is not the file"):
         cache.verify()
 
 

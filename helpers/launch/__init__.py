@@ -3,8 +3,8 @@
     accelerate launch --config_file helpers/launch/ddp.yaml -m helpers train --profile paper
 
 ddp.yaml: every process holds the whole model and takes a part of each step's rows. fsdp.yaml: each holds a part of the
-model too. The results are those of one process within the error of floating-point sums, so that they go by the same
-fingerprints: `python -m helpers run` with the same settings finds the stages finished.
+model too. The results are those of one process within the error of floating-point sums. The number of processes is
+among what a training is made from, so the notebooks take these trainings with `python -m helpers run --accept-stale`.
 """
 
 from __future__ import annotations
