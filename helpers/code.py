@@ -95,7 +95,7 @@ def of_cells(cells: Iterable[str]) -> Code:
     tree = _tree(SOURCES)
     modules, libraries = set(), set()
     for cell in cells:
-        imported, used = _imports(tree, _plain_python(cell), "")
+        imported, used = _imports(tree, _parsed(_plain_python(cell)), "")
         modules |= imported
         libraries |= used
     return tree.code(modules, libraries, stage=False)
@@ -125,7 +125,7 @@ def _of_function(function: Callable[..., Any], *, stage: bool) -> Code:
         text = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):  # typed into python -c, or written in C
         return Code({}, {})
-    modules, libraries = _imports(tree, text, "")
+    modules, libraries = _imports(tree, _parsed(text), "")
     found = tree.code(modules, libraries, stage=stage)
     return Code({f"{module}.{function.__name__}": _short_hash(meaning(text))} | found.code, found.versions)
 
@@ -142,6 +142,8 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.known: dict[str, Module] = {}
+        self.hashes: dict[str, str | None] = {}
+        self.content: dict[str, list[Path]] = {}
 
     def file(self, name: str) -> Path | None:
         """The source file of a module or package; None where there is none of that name."""
@@ -155,7 +157,8 @@ class Tree:
             path = self.file(name)
             text = path.read_text(encoding="utf-8")
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            self.known[name] = Module(meaning(text), *_imports(self, text, package))
+            parsed = _parsed(text)
+            self.known[name] = Module(meaning(text, parsed), *_imports(self, parsed, package))
         return self.known[name]
 
     def reached(self, start: Iterable[str], *, stage: bool) -> set[str]:
@@ -187,13 +190,20 @@ class Tree:
         files, used = set(), set(libraries)
         for name in modules:
             used |= self.read(name).libraries
-            files |= {self.file(name), *self._content_of(name)}
+            if name not in self.content:
+                self.content[name] = self._content_of(name)
+            files |= {self.file(name), *self.content[name]}
         shown = sorted(path.relative_to(self.root).as_posix() for path in files)
         names = sorted(LIBRARIES[library] for library in used & LIBRARIES.keys())
         return Code({file: self.hash_of(file) for file in shown}, {name: installed(name) for name in names})
 
     def hash_of(self, file: str) -> str | None:
         """The hash of a file below the folder: of a module what it does, of other files all of it; None without it."""
+        if file not in self.hashes:
+            self.hashes[file] = self._hash(file)
+        return self.hashes[file]
+
+    def _hash(self, file: str) -> str | None:
         if not (self.root / file).is_file():
             return None
         if not file.endswith(".py"):
@@ -228,12 +238,16 @@ def _counts_otherwise(name: str) -> bool:
     return any(".".join(parts[:end]) in COUNTED_OTHERWISE for end in range(1, len(parts) + 1))
 
 
-def _imports(tree: Tree, text: str, package: str) -> tuple[frozenset[str], frozenset[str]]:
-    """What some source text imports: modules of the tree, and top names of libraries. `package`: where it stands."""
+def _parsed(text: str) -> ast.Module | None:
+    """Source text as a syntax tree; None for what is no Python: a cell that is meant to fail, part of an expression."""
     try:
-        parsed = ast.parse(text)
-    except SyntaxError:  # a cell that is meant to fail, or part of an expression
-        return frozenset(), frozenset()
+        return ast.parse(text)
+    except SyntaxError:
+        return None
+
+
+def _imports(tree: Tree, parsed: ast.Module | None, package: str) -> tuple[frozenset[str], frozenset[str]]:
+    """What some source imports: modules of the tree, and top names of libraries. `package`: where it stands."""
     modules, libraries = set(), set()
     for node in _statements(parsed):
         for base, name in _imported(node, package):
@@ -249,12 +263,12 @@ def _imports(tree: Tree, text: str, package: str) -> tuple[frozenset[str], froze
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
     """Every statement below, without what only type checkers read."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and _for_type_checkers(child.test):
-            for other in child.orelse:
-                yield from (other, *_statements(other))
-        elif isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
-            yield from (child, *_statements(child))
+    inside = [*getattr(node, "body", ()), *getattr(node, "handlers", ()), *getattr(node, "cases", ())]
+    if isinstance(node, ast.If) and _for_type_checkers(node.test):
+        inside = []
+    for child in (*inside, *getattr(node, "orelse", ()), *getattr(node, "finalbody", ())):
+        yield child
+        yield from _statements(child)
 
 
 def _for_type_checkers(test: ast.expr) -> bool:
@@ -281,16 +295,16 @@ def _plain_python(cell: str) -> str:
 # --------------------------------------------------------------------------------------- what a text does
 
 
-def meaning(text: str) -> str:
+def meaning(text: str, parsed: ast.Module | None = None) -> str:
     """Python source without comments, docstrings and empty lines; strings stay as they are.
 
     The rest of the text is kept as written, so that the result does not depend on the Python version. Text that is no
-    Python is returned unchanged.
+    Python is returned unchanged. `parsed`: its syntax tree, where that is known.
     """
-    try:
-        parsed, (comments, inside) = ast.parse(text), _comments_and_strings(text)
-    except (SyntaxError, tokenize.TokenError):
+    parsed = parsed or _parsed(text)
+    if parsed is None:
         return text
+    comments, inside = _comments_and_strings(text)
     lines = io.StringIO(text).readlines()
     docstrings = list(_docstrings(parsed, lines))
     for (first, _), (last, _) in docstrings:
@@ -307,7 +321,7 @@ Place = tuple[int, int]  # line from 1, column in characters from 0
 
 def _docstrings(parsed: ast.AST, lines: list[str]) -> Iterator[tuple[Place, Place]]:
     """Where the docstrings of a module, its classes and functions begin and end."""
-    for node in ast.walk(parsed):
+    for node in (parsed, *_statements(parsed)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
             text = first.value if isinstance(first, ast.Expr) else None
@@ -321,6 +335,8 @@ def _comments_and_strings(text: str) -> tuple[list[tuple[Place, Place]], set[int
     """Where comments begin and end; and the lines of strings of several lines, whose empty lines are part of them."""
     comments, inside, open_strings = [], set(), []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.OP, tokenize.NAME):
+            continue
         kind = tokenize.tok_name[token.type]
         if kind == "COMMENT":
             comments.append((token.start, token.end))

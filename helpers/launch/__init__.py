@@ -4,8 +4,8 @@
 
 ddp.yaml: every process holds the whole model and takes a part of each step's rows, as accelerate deals them out.
 fsdp.yaml: each holds a part of the model too. Where the rows of an epoch fill its last step, the losses are those of
-one process within the error of floating-point sums; else accelerate takes some rows twice. `python -m helpers run` with
-the same settings finds the stages finished.
+one process within the error of floating-point sums; else accelerate takes some rows twice. The number of processes is
+among what a training is made from, so the notebooks take these trainings with `python -m helpers run --accept-stale`.
 """
 
 from __future__ import annotations
