@@ -9,7 +9,7 @@ import tiny
 import torch
 from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
-from helpers import families, generation, launch, models, stages, training
+from helpers import families, generation, launch, models, stages, training, training_loop
 from helpers.errors import CourseError, SettingsError
 from helpers.methods import METHODS
 from helpers.planning import shapes
@@ -113,10 +113,10 @@ def test_labels_hold_eos_whatever_pads(kind, tmp_path):
     assert padded or tokenizer.pad_token_id is not None
     plain = {"output_dir": str(tmp_path / "out"), "use_cpu": True, "bf16": False, "report_to": "none"}
     with models.quiet():
-        rows = training.loop.dataset(training._sft_rows(TRAIN, True))
+        rows = training_loop.dataset(training._sft_rows(TRAIN, True))
         sft = SFTTrainer(model, SFTConfig(**plain), train_dataset=rows, processing_class=tokenizer)
         batch = sft.data_collator([*sft.train_dataset])
-        rows = training.loop.dataset(training._dpo_rows(TRAIN, True))
+        rows = training_loop.dataset(training._dpo_rows(TRAIN, True))
         dpo = DPOTrainer(model, args=DPOConfig(**plain), train_dataset=rows, processing_class=tokenizer)
         pairs = dpo.data_collator([*dpo.train_dataset])
     assert (batch["attention_mask"] == 0).any() and ((batch["labels"] == eos).sum(dim=1) == 1).all()
