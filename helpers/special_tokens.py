@@ -46,16 +46,13 @@ def complete_classifier(tokenizer: "PreTrainedTokenizerBase", name: str, config:
 
 
 def pad_somehow(tokenizer: "PreTrainedTokenizerBase", wanted: int | None) -> None:
-    """Choose a padding token where there is none: `wanted` (an id) if it exists, else the unknown token, else EOS.
+    """Choose a padding token where there is none: `wanted` (an id) if it exists, else EOS.
 
-    The unknown token is taken only where it is not BOS or EOS under another name.
+    EOS stands nowhere inside a text, so that no token of a text is taken for padding. An unknown token would be.
     """
-    if tokenizer.pad_token_id is not None:
-        return
-    special = (tokenizer.bos_token, tokenizer.eos_token)
-    known = None if wanted is None or wanted < 0 else tokenizer.convert_ids_to_tokens(wanted)
-    own = tokenizer.unk_token if tokenizer.unk_token not in special else None
-    tokenizer.pad_token = known or own or tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        known = None if wanted is None or wanted < 0 else tokenizer.convert_ids_to_tokens(wanted)
+        tokenizer.pad_token = known or tokenizer.eos_token
 
 
 def check_rows(tokenizer: "PreTrainedTokenizerBase", name: str, rows: int | None) -> None:
