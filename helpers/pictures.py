@@ -10,13 +10,16 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .methods import model_names
+
 # Okabe and Ito's colours, told apart by colour-blind readers and in print; each model also has its own marker.
 CHOSEN, REJECTED, ACCENT, INK, QUIET, GRID = "#0072B2", "#D55E00", "#00805F", "#222222", "#666666", "#DDDDDD"
 COLOURS = {"base": "#6B6B6B", "sft": "#0072B2", "dpo": "#D55E00", "sft_dpo": "#00805F"}
 COLOURS |= {"chosen": CHOSEN, "rejected": REJECTED}
 MARKERS = {"base": "o", "sft": "s", "dpo": "^", "sft_dpo": "D"}
 OTHERS = ("#9A5B89", "#B07F00", "#2F8FC4", "#444444")
-OTHER_MARKERS = ("v", "P", "X", "p", "*", "h")
+MORE_MODELS = ("#4830D8", "#6A3D00", "#15151F", "#9A5B89")  # models beyond those four, by their place
+OTHER_MARKERS = ("v", "P", "X", "p")
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -113,8 +116,9 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def colour(model: str, position: int = 0) -> str:
-    """The fixed colour of a model; any other name gets one by its position."""
-    return COLOURS.get(model, OTHERS[position % len(OTHERS)])
+    """The fixed colour of one of the four models; any other model, and any other name, gets one by its position."""
+    others = MORE_MODELS if model in model_names() else OTHERS
+    return COLOURS.get(model, others[position % len(others)])
 
 
 def marker(model: str, position: int = 0) -> str:

@@ -11,7 +11,7 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
-from helpers import course, losses, methods, models, preference_rows, runs, stages, training
+from helpers import course, launch, losses, methods, models, preference_rows, runs, stages, training
 from helpers.__main__ import app
 from helpers.errors import CourseError, SettingsError
 from helpers.methods import BY_LOSS, METHODS
@@ -233,6 +233,15 @@ def test_train_only_one_more_model(opened, monkeypatch, tmp_path):
     assert not (tmp_path / "results" / "one" / "stages" / "sft").exists()
     wrong = CliRunner().invoke(app, ["train", *given, "--only", "orpoo"])
     assert wrong.exit_code and "did you mean 'orpo'" in wrong.output
+
+
+def test_several_processes_refuse_what_they_cannot_share(monkeypatch):
+    monkeypatch.setattr(launch.processes, "count", lambda: 2)
+    launch._check_shares(tiny.settings(), ["pairs", "sft", "dpo"])
+    with pytest.raises(SettingsError, match="orpo is trained by one process only"):
+        launch._check_shares(tiny.settings(), ["pairs", "sft", "orpo"])
+    with pytest.raises(SettingsError, match="dpo is trained by one process only"):
+        launch._check_shares(tiny.settings(preference_loss="simpo"), ["dpo"])
 
 
 def test_the_whole_course_needs_the_four_models(opened):

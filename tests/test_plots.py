@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import plots
+from helpers import pictures, plots
 from helpers.errors import CourseError
 from helpers.metrics import PUBLISHED, evaluate
 from helpers.published import table1
@@ -112,3 +112,31 @@ def test_a_figure_leaves_the_style_of_the_caller_alone():
 def test_nothing_to_draw_is_told(draw):
     with pytest.raises(CourseError):
         draw()
+
+
+# Linear RGB as seen without green-sensitive or red-sensitive cones: Machado, Oliveira and Fernandes 2009, severity 1.
+SIGHT = {
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "full": np.eye(3),
+}
+
+
+def seen(colour: str, sight: str) -> np.ndarray:
+    """CIELAB of a colour as someone sees it: distances of 2 are just noticeable, 20 are plain."""
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(np.array(SIGHT[sight]) @ linear, 0, 1) / [0.9505, 1, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_a_fifth_and_a_sixth_model_are_told_apart(sight):
+    names = [*MODELS, "orpo", "sft_ipo"]
+    colours = [pictures.colour(name, place) for place, name in enumerate(names)]
+    assert len({pictures.marker(name, place) for place, name in enumerate(names)}) == len(names)
+    for new in colours[4:]:
+        others = [seen(colour, sight) for colour in colours if colour != new]
+        assert min(np.linalg.norm(seen(new, sight) - other) for other in others) > 20

@@ -20,7 +20,7 @@ from .. import processes
 from ..course import without_defaults
 from ..errors import SettingsError
 from ..hardware import pick_device
-from ..methods import model_names, models_of, near_miss
+from ..methods import method_of, model_names, models_of, near_miss
 from ..progress import Display
 from ..runs import Run, open_run
 from ..settings import Settings, resolve
@@ -37,7 +37,7 @@ def train(given: dict[str, Any], only: Sequence[str] = ()) -> Run:
     given = without_defaults(given)
     settings = resolve(**given).settings
     steps = _steps(settings, only)
-    _check_shares(settings)
+    _check_shares(settings, list(steps))
     processes.join(cpu=pick_device(settings.device) != "cuda")
     with _main_speaks():
         run = open_run(**given)
@@ -79,12 +79,19 @@ def _policy(run: Run, name: str) -> None:
     stages.policy(run, name)
 
 
-def _check_shares(settings: Settings) -> None:
-    """Raise SettingsError when the processes cannot share the rows of a step evenly."""
+def _check_shares(settings: Settings, steps: Sequence[str]) -> None:
+    """Raise SettingsError when the processes cannot share the rows of a step evenly, or a training not at all."""
     from ..samplers import share
 
     for batch in (settings.sft_batch_size, settings.dpo_batch_size):
         share(batch, settings.gradient_accumulation, processes.count(), settings.rows_at_once)
+    trained = [name for name in steps if name in model_names()[1:]]
+    alone = [name for name in trained if method_of(name, settings.preference_loss).memory == "dpo, all logits"]
+    if processes.count() > 1 and alone:
+        raise SettingsError(
+            f"{alone[0]} is trained by one process only (TRL's trainer for it is experimental): leave it out with "
+            "--only, and train it without accelerate"
+        )
 
 
 @contextlib.contextmanager
