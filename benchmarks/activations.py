@@ -1,6 +1,6 @@
 """What autograd keeps of SFT and DPO at OPT-350M's widths: bytes for each hidden unit and token of a layer.
 
-python -m benchmarks.activations    writes helpers/planning/activations.json, which the planner reads.
+python -m benchmarks.activations    writes helpers/training/activations.json, which the planner reads.
 Two models of OPT-350M's widths, one layer and three, do one forward pass through TRL; every tensor that autograd saves
 is counted once. The difference is two layers' worth. Exact and quick; no GPU is needed, none would change it much.
 """
@@ -17,11 +17,12 @@ import trl
 from transformers import OPTConfig, OPTForCausalLM
 
 from benchmarks.measuring import keep
-from helpers import models, training, training_loop
-from helpers.planning import memory
-from helpers.planning.shapes import PUBLISHED
-from helpers.repositories import POLICY
-from helpers.settings import DATA_CACHE, resolve
+from helpers.core.profiles import DATA_CACHE
+from helpers.core.repositories import POLICY
+from helpers.core.settings import resolve
+from helpers.models import loading
+from helpers.models.sizes import PUBLISHED
+from helpers.training import callbacks, dpo, memory, sft
 
 ROWS, LAYERS = 4, (1, 3)
 
@@ -61,9 +62,9 @@ def saved(kind: str, layers: int, **given) -> Saved:
 
     with tempfile.TemporaryDirectory() as work, unevaluated(), mock.patch.object(trainer, "compute_loss", counted):
         model = Path(work) / "model"
-        models.save_model(wide(layers), models.load_tokenizer(DATA_CACHE / "policy"), model)
+        loading.save_model(wide(layers), loading.load_tokenizer(DATA_CACHE / "policy"), model)
         settings = resolve(profile="paper", device="cpu", dpo_reference="live", **given).settings
-        train = {"sft": training.train_sft, "dpo": training.train_dpo}[kind]
+        train = {"sft": sft.train_sft, "dpo": dpo.train_dpo}[kind]
         try:
             train(model, pairs(), pairs(), settings, Path(work) / "out")
         except Seen:
@@ -74,7 +75,7 @@ def saved(kind: str, layers: int, **given) -> Saved:
 @contextmanager
 def unevaluated():
     """Without the look at held-out pairs that a training begins with."""
-    with mock.patch.object(training_loop._Watch, "on_train_begin", lambda *_, **__: None):
+    with mock.patch.object(callbacks.TrainingWatch, "on_train_begin", lambda *_, **__: None):
         yield
 
 

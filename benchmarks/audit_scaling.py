@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import measuring
-from helpers import audit, audit_plots
-from helpers.settings import DATA_CACHE
+from helpers.core.profiles import DATA_CACHE
+from helpers.data import audit
+from helpers.report.plots import audit as audit_plots
 
 SIZES = (2_000, 10_000, 40_000, 160_000)
 SUBSETS = ["harmless-base", "helpful-base", "helpful-online"]

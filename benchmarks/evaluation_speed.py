@@ -18,12 +18,16 @@ import torch
 
 from benchmarks import measuring
 from benchmarks.training_speed import opt_350m
-from helpers import generation, hardware, models, open_run, scoring, stages
-from helpers.planning import rates
-from helpers.planning.shapes import shape_of_model
-from helpers.settings import DATA_CACHE, resolve
+from helpers import open_run
+from helpers.core import quiet
+from helpers.core.profiles import DATA_CACHE
+from helpers.core.settings import resolve
+from helpers.models import generation, hardware, loading, scoring
+from helpers.models.sizes import shape_of_model
+from helpers.pipeline import stages
+from helpers.planning import throughput
 
-NEW_TOKENS, LONGEST = 50, models.REWARD_MAX_LENGTH  # the authors' number; tokens that the judge reads
+NEW_TOKENS, LONGEST = 50, loading.REWARD_MAX_LENGTH  # the authors' number; tokens that the judge reads
 EACH_SIDE, ROUNDS = 50, 5
 FEW, FEW_ROUNDS = 8, 3  # at full size
 
@@ -51,7 +55,7 @@ def one_by_one(loaded: Loaded, prompts: Sequence[str]) -> Answers:
     texts = []
     for prompt in prompts:
         rows = tokenizer(prompt, return_tensors="pt").to(policy.device)
-        with torch.no_grad(), models.quiet():
+        with torch.no_grad(), quiet.quiet():
             ids = policy.generate(**rows, max_new_tokens=NEW_TOKENS, do_sample=False, use_cache=True)
         texts.append(tokenizer.decode(ids[0, rows["input_ids"].shape[1] :], skip_special_tokens=True))
     between = time.perf_counter()
@@ -121,14 +125,14 @@ def _most_possible(loaded: Loaded, prompts: Sequence[str], texts: Sequence[str],
     judged = sum(map(len, scoring.encode_pairs(reader, prompts, texts)["input_ids"]))
     products = 2 * ((shape_of_model(policy).inside - head) * read + head * answered)
     products += 2 * shape_of_model(judge).inside * judged
-    return round(statistics.median(single) / (products / rates.matrix_rate(policy.device.type, bfloat16=False)), 2)
+    return round(statistics.median(single) / (products / throughput.matrix_rate(policy.device.type, bfloat16=False)), 2)
 
 
 def embedded() -> dict[str, Any]:
     """The shipped models and a hundred of the evaluation prompts."""
     policy = DATA_CACHE / "policy"
-    judge = models.load_reward_model(DATA_CACHE / "reward_model")
-    return compare(Loaded((models.load_policy(policy), models.load_tokenizer(policy)), judge), prompts(), ROUNDS)
+    judge = loading.load_reward_model(DATA_CACHE / "reward_model")
+    return compare(Loaded((loading.load_policy(policy), loading.load_tokenizer(policy)), judge), prompts(), ROUNDS)
 
 
 def prompts() -> list[str]:
@@ -140,7 +144,7 @@ def wide() -> dict[str, Any]:
     """OPT-350M and DeBERTa-v3-large with random weights and the embedded tokenizers, and a few prompts."""
     from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
-    small, reader = models.load_reward_model(DATA_CACHE / "reward_model")
+    small, reader = loading.load_reward_model(DATA_CACHE / "reward_model")
     large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
     large |= {"vocab_size": 128_100, "position_buckets": 256, "pooler_hidden_size": 1024}
     torch.manual_seed(0)
@@ -152,7 +156,7 @@ def wide() -> dict[str, Any]:
     rows = prompts()
     with tempfile.TemporaryDirectory() as work:
         folder = opt_350m(Path(work))
-        loaded = Loaded((models.load_policy(folder), models.load_tokenizer(folder)), (judge, reader))
+        loaded = Loaded((loading.load_policy(folder), loading.load_tokenizer(folder)), (judge, reader))
     return compare(loaded, rows[:: len(rows) // FEW], FEW_ROUNDS)
 
 

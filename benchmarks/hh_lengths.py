@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measuring import keep
-from helpers import preferences, rehearsal
-from helpers.models import load_tokenizer
+from helpers.data import pairs
+from helpers.models.loading import load_tokenizer
+from helpers.planning import rehearsal
 from helpers.planning.lengths import MEASURED
 
 
@@ -26,7 +27,7 @@ def main(folder: str, vocabulary: str) -> None:
         rehearsal.write_tokenizer(Path(work), Path(vocabulary))
         tokenizer = load_tokenizer(work)
     for subset in sorted(path.name for path in Path(folder).iterdir() if path.is_dir()):
-        rows = preferences.load_pairs(folder, [subset], "test").pairs
+        rows = pairs.load_pairs(folder, [subset], "test").pairs
         prompts = [len(ids) for ids in tokenizer(list(rows["prompt"]))["input_ids"]]  # with the </s> in front
         replies = {
             side: [len(ids) for ids in tokenizer(list(rows[side]), add_special_tokens=False)["input_ids"]]

@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import measuring
-from helpers import pictures
+from helpers.report.plots.style import OTHERS, Picture, canvas, note, styled
 
 PAIRS, HELD_OUT, SEEDS = 160, 64, (0, 1, 2)
 AT_ONCE = 2  # trainings beside each other, with one thread each: speed is not the question here
@@ -32,18 +32,20 @@ TRAININGS = {"sft": "SFT", "sft_dpo": "SFT+DPO"}
 
 def train(groups: bool, precision: str, seed: int) -> dict[str, list[float]]:
     """Held-out losses of both trainings, one a look; the first look is before the first step."""
-    from helpers import open_run, stages, training_loop
+    from helpers import open_run
+    from helpers.pipeline import stages
+    from helpers.training import rows, samplers
 
     def order(lengths: list[int], *more: Any) -> Any:
         return made(lengths if groups else [0] * len(lengths), *more)
 
-    labelled = training_loop.labelled_only if groups else nullcontext
-    made, given = training_loop.LengthGroups, {"train_pairs": PAIRS, "heldout_pairs": HELD_OUT, "precision": precision}
+    labelled = rows.labelled_only if groups else nullcontext
+    made, given = samplers.LengthGroups, {"train_pairs": PAIRS, "heldout_pairs": HELD_OUT, "precision": precision}
     with (
         tempfile.TemporaryDirectory() as results,
         mock.patch.dict(os.environ, COURSE_RESULTS=results),
-        mock.patch.object(training_loop, "LengthGroups", order),
-        mock.patch.object(training_loop, "labelled_only", labelled),
+        mock.patch.object(samplers, "LengthGroups", order),
+        mock.patch.object(rows, "labelled_only", labelled),
     ):
         run = open_run(seed=seed, **given)
         logs = {name: stages.training_log(run, name) for name in TRAININGS}
@@ -67,21 +69,21 @@ def summary(curves: dict[str, list[dict[str, list[float]]]]) -> dict[str, Any]:
     return found
 
 
-@pictures.styled
-def draw(curves: dict[str, list[dict[str, list[float]]]]) -> pictures.Picture:
+@styled
+def draw(curves: dict[str, list[dict[str, list[float]]]]) -> Picture:
     """A panel a training, a line a way: mean held-out loss over the seeds, least to most as a band."""
-    figure, axes = pictures.canvas(1, 2, width=9.0, height=3.6, title="Held-out loss by order and precision")
+    figure, axes = canvas(1, 2, width=9.0, height=3.6, title="Held-out loss by order and precision")
     parts = []
     for ax, (name, title) in zip(axes, TRAININGS.items(), strict=True):
         for place, (way, runs) in enumerate(curves.items()):
             losses, steps = np.array([run[name] for run in runs]), runs[0][f"{name} steps"]
-            style = {"color": pictures.OTHERS[place], "linestyle": ["-", "--", "-.", ":"][place]}
+            style = {"color": OTHERS[place], "linestyle": ["-", "--", "-.", ":"][place]}
             ax.plot(steps, losses.mean(axis=0), marker="o", markersize=4, label=way, **style)
             ax.fill_between(steps, losses.min(axis=0), losses.max(axis=0), color=style["color"], alpha=0.12)
             parts.append(f"{title}, {way}: {losses[:, 0].mean():.3f} to {losses[:, -1].mean():.3f}")
         ax.set(title=title, xlabel="step", ylabel="held-out loss")
     axes[0].legend(frameon=False, fontsize=9)
-    pictures.note(figure, f"Mean of {len(SEEDS)} seeds; band: least to most.")
+    note(figure, f"Mean of {len(SEEDS)} seeds; band: least to most.")
     figure.alt = f"Held-out loss before and after training, means of {len(SEEDS)} seeds. " + "; ".join(parts) + "."
     return figure
 

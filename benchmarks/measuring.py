@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from helpers import folders
+from helpers.core import files
 
 # Threads that spin while they wait take the cores from other work, and from each other when that work is there: times
 # then grow tenfold at random. Read when a process starts; what you set yourself stays.
@@ -84,12 +84,12 @@ def tokens_a_second(train: Callable[[], Any], steps: int, warm_up: int) -> dict[
 @contextmanager
 def steps_only():
     """The course's own trainings without looks at held-out pairs and without checkpoints."""
-    from helpers import training_loop
+    from helpers.training import callbacks, loop
 
     nothing = {"EVALUATED": 0, "SAVED": 0}
     with (
-        mock.patch.multiple(training_loop, **nothing),
-        mock.patch.object(training_loop._Watch, "on_train_begin", lambda *_, **__: None),
+        mock.patch.multiple(loop, **nothing),
+        mock.patch.object(callbacks.TrainingWatch, "on_train_begin", lambda *_, **__: None),
     ):
         yield
 
@@ -119,7 +119,7 @@ def record(script: str, arguments: str = "") -> dict[str, Any]:
         "device": device(),
         "load": round(os.getloadavg()[0], 1),  # processes that wanted a core, this one among them
         "wait_policy": os.environ["OMP_WAIT_POLICY"],
-        "versions": folders.versions(),
+        "versions": files.versions(),
     }
 
 
@@ -130,7 +130,7 @@ def keep(script: str, found: dict[str, Any], arguments: str = "", to: Path | Non
 
 def keep_part(script: str, name: str, found: dict[str, Any]) -> Path:
     """Write one of several comparisons with a record of its own; the others stay as they are."""
-    parts = folders.read_json(Path(script).with_suffix(".json"))
+    parts = files.read_json(Path(script).with_suffix(".json"))
     return _write(Path(script).with_suffix(".json"), parts | {name: record(script, repr(name)) | found})
 
 

@@ -17,7 +17,8 @@ from unittest import mock
 import pandas as pd
 
 from benchmarks import measuring
-from helpers.settings import DATA_CACHE, resolve
+from helpers.core.profiles import DATA_CACHE
+from helpers.core.settings import resolve
 
 POLICY = DATA_CACHE / "policy"
 PAIRS, HELD_OUT = 480, 100
@@ -59,7 +60,8 @@ def comparisons(work: Path) -> dict[str, Comparison]:
 
 def pairs() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Embedded pairs: training and held-out ones."""
-    from helpers import open_run, stages
+    from helpers import open_run
+    from helpers.pipeline import stages
 
     with tempfile.TemporaryDirectory() as results, mock.patch.dict(os.environ, COURSE_RESULTS=results):
         data = stages.pairs(open_run(train_pairs=PAIRS, heldout_pairs=HELD_OUT))
@@ -68,11 +70,11 @@ def pairs() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def ours(kind: str, reference: str = "live", precision: str = "auto") -> dict[str, float]:
     """Steps of the course's own training with the recommended recipe. What comes before the first step is not timed."""
-    from helpers import training
+    from helpers.training import dpo, sft
 
     settings = resolve(dpo_reference=reference, precision=precision).settings
     with tempfile.TemporaryDirectory() as out, measuring.steps_only():
-        work = {"sft": training.train_sft, "dpo": training.train_dpo}[kind]
+        work = {"sft": sft.train_sft, "dpo": dpo.train_dpo}[kind]
         return measuring.tokens_a_second(lambda: work(POLICY, *pairs(), settings, Path(out)), STEPS, WARM_UP)
 
 
@@ -86,7 +88,9 @@ def plain(kind: str, defaults: bool) -> dict[str, float]:
     from datasets import Dataset
     from peft import LoraConfig
 
-    from helpers import hardware, models, training_loop
+    from helpers.core import quiet
+    from helpers.models import hardware, loading
+    from helpers.training import arguments
 
     s, (train, _) = resolve().settings, pairs()
     same = {
@@ -94,7 +98,7 @@ def plain(kind: str, defaults: bool) -> dict[str, float]:
         "max_length": getattr(s, f"{kind}_max_length"),
         "learning_rate": getattr(s, f"{kind}_learning_rate"),
         "bf16": hardware.wants_bfloat16(s),
-        training_loop.checkpointing_field(): s.activation_checkpointing,
+        arguments.checkpointing_field(): s.activation_checkpointing,
     }
     if kind == "sft":
         config, trainer, more = trl.SFTConfig, trl.SFTTrainer, {}
@@ -103,26 +107,26 @@ def plain(kind: str, defaults: bool) -> dict[str, float]:
         config, trainer, rows = trl.DPOConfig, trl.DPOTrainer, train[["prompt", "chosen", "rejected"]]
         lora = LoraConfig(r=s.lora_rank, lora_alpha=s.lora_alpha, target_modules=s.lora_targets, task_type="CAUSAL_LM")
         more = {"peft_config": lora}
-    with tempfile.TemporaryDirectory() as out, models.quiet():
+    with tempfile.TemporaryDirectory() as out, quiet.quiet():
         shown = {"output_dir": out, "use_cpu": hardware.pick_device("auto") == "cpu", "save_strategy": "no"}
         args = config(**shown, disable_tqdm=True, report_to="none", **({} if defaults else same))
-        model = str(POLICY) if defaults else models.load_policy(POLICY, dropout=s.dropout, device="cpu")
+        model = str(POLICY) if defaults else loading.load_policy(POLICY, dropout=s.dropout, device="cpu")
         data = Dataset.from_pandas(rows, preserve_index=False)
-        made = trainer(model, args=args, train_dataset=data, processing_class=models.load_tokenizer(POLICY), **more)
+        made = trainer(model, args=args, train_dataset=data, processing_class=loading.load_tokenizer(POLICY), **more)
         more_steps = same["per_device_train_batch_size"] // args.per_device_train_batch_size  # for as many rows
         return measuring.tokens_a_second(made.train, more_steps * STEPS, more_steps * WARM_UP)
 
 
 def wide(work: Path, precision: str) -> dict[str, float]:
     """Steps of SFT at OPT-350M's size with random weights."""
-    from helpers import training
+    from helpers.training import sft
 
     text = "\n\nHuman: " + "May I water the basil in the morning? " * 4 + "\n\nAssistant:"
     rows = pd.DataFrame({"prompt": text, "chosen": [" Yes, you may do that." * 256] * 16})
     settings = resolve(profile="paper", precision=precision, **WIDE).settings
     with tempfile.TemporaryDirectory(dir=work) as out, measuring.steps_only():
         policy = opt_350m(work)
-        return measuring.tokens_a_second(lambda: training.train_sft(policy, rows, rows, settings, Path(out)), 3, 1)
+        return measuring.tokens_a_second(lambda: sft.train_sft(policy, rows, rows, settings, Path(out)), 3, 1)
 
 
 def opt_350m(work: Path) -> Path:
@@ -130,24 +134,24 @@ def opt_350m(work: Path) -> Path:
     import torch
     from transformers import OPTConfig, OPTForCausalLM
 
-    from helpers import models
+    from helpers.models import loading
 
     folder = work / "opt-350m"
     if not folder.exists():
         torch.manual_seed(0)
         sizes = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "ffn_dim": 4096}
         model = OPTForCausalLM(OPTConfig(**sizes, word_embed_proj_dim=512, do_layer_norm_before=False))
-        tokenizer = models.load_tokenizer(POLICY)
+        tokenizer = loading.load_tokenizer(POLICY)
         model.lm_head.weight.data[len(tokenizer) :] = 0  # never the likeliest: they are no words of the tokenizer
-        models.save_model(model, tokenizer, folder)
+        loading.save_model(model, tokenizer, folder)
     return folder
 
 
 def compiled(on: bool) -> dict[str, float]:
     """Steps of SFT with torch.compile, or without. The warm-up is a pass over all rows, so all lengths were seen."""
-    from helpers import training, training_loop
+    from helpers.training import arguments, sft
 
-    settings, plan = resolve(sft_epochs=3.0).settings, training_loop.plan
+    settings, plan = resolve(sft_epochs=3.0).settings, arguments.training_arguments
     a_pass = PAIRS // settings.sft_batch_size
 
     def planned(*args: Any, **named: Any) -> Any:
@@ -156,20 +160,20 @@ def compiled(on: bool) -> dict[str, float]:
     with (
         tempfile.TemporaryDirectory() as out,
         measuring.steps_only(),
-        mock.patch.object(training_loop, "plan", planned),
+        mock.patch.object(arguments, "plan", planned),
     ):
-        train = lambda: training.train_sft(POLICY, *pairs(), settings, Path(out))  # noqa: E731
+        train = lambda: sft.train_sft(POLICY, *pairs(), settings, Path(out))  # noqa: E731
         return measuring.tokens_a_second(train, a_pass, a_pass)
 
 
 def whole(reference: str, passes: int) -> dict[str, float]:
     """A whole DPO training: looks at held-out pairs, and the reference where it is computed beforehand, included."""
-    from helpers import training
+    from helpers.training import dpo
 
     settings, rows = resolve(dpo_reference=reference, dpo_epochs=float(passes)).settings, pairs()
     with tempfile.TemporaryDirectory() as out:
         began = time.perf_counter()
-        training.train_dpo(POLICY, *rows, settings, Path(out))
+        dpo.train_dpo(POLICY, *rows, settings, Path(out))
         return {"seconds": round(time.perf_counter() - began, 2)}
 
 

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from helpers import console, course, folders, processes, store
+from helpers import console, course
 from helpers.console import explained, near, out
-from helpers.errors import DataError, SettingsError
-from helpers.progress import Display
-from helpers.settings import ROOT, resolve, results_root
+from helpers.core import distributed, files, store
+from helpers.core.errors import DataError, SettingsError
+from helpers.core.profiles import ROOT, results_root
+from helpers.core.progress import Display
+from helpers.core.settings import resolve
 
 if TYPE_CHECKING:
-    from helpers.runs import Run
+    from helpers.pipeline.run import Run
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Preference alignment, end to end."
@@ -36,8 +38,8 @@ Parameter = Annotated[list[str] | None, typer.Option("-p", help="any setting: -p
 @app.callback()
 def one_process(context: typer.Context) -> None:
     """Preference alignment, end to end."""
-    if processes.count() > 1 and context.invoked_subcommand != "train":
-        with explained(), processes.one_voice():
+    if distributed.count() > 1 and context.invoked_subcommand != "train":
+        with explained(), distributed.one_voice():
             raise SettingsError("several processes can share the trainings only: give accelerate `-m helpers train`")
 
 
@@ -64,7 +66,7 @@ def run(
         _accept(accept_stale)
         done = course.run_course(given, only or (), force)
     if not only:
-        metrics = folders.read_json(course.results_of(done) / "metrics.json")
+        metrics = files.read_json(course.results_of(done) / "metrics.json")
         places = "\n".join(near(done.folder / name) for name in ("metrics.json", "report.html"))
         out.print("", _models_table(metrics), "", places, markup=False)
 
@@ -82,13 +84,13 @@ def train(
 ) -> None:
     """Train the models of a run without its notebooks; `accelerate launch` does it with several processes (GPUs)."""
     options = {"profile": profile, "recipe": recipe, "seed": seed, "dataset": dataset, "run": name}
-    with explained(), processes.one_voice():
-        from helpers import launch
+    with explained(), distributed.one_voice():
+        from helpers.pipeline import train as train_module
 
         given = console.parameters(options, parameter)
         os.chdir(ROOT)
         _accept(accept_stale)
-        launch.train(given, only or ())
+        train_module.train(given, only or ())
 
 
 def _accept(stale: bool) -> None:
@@ -99,7 +101,7 @@ def _accept(stale: bool) -> None:
 
 def _models_table(metrics: dict[str, Any]) -> Table:
     """The table of metrics.json: one row a model, percent with 95 % intervals."""
-    from helpers.metrics import METRIC_NAMES, label
+    from helpers.core.names import METRIC_NAMES, label
 
     rule = metrics["thresholds"]["rule"]
     table = Table(
@@ -125,20 +127,21 @@ def plan(
 ) -> None:
     """Say what a run will take on a device: memory, time, disk, download, and what to change for it to fit."""
     with explained():
-        from helpers.hardware import device_called, this_device
-        from helpers.planning import compare, shown
-        from helpers.planning import plan as planning
+        from helpers.models.hardware import device_called, this_device
+        from helpers.planning import compare, tables
+        from helpers.planning import plan as plan_module
+        from helpers.planning.plan import across_cards
 
         if name is not None:
-            out.print(shown.compared_table(compare.side_by_side(_opened(name))), markup=False)
+            out.print(tables.compared_table(compare.side_by_side(_opened(name))), markup=False)
             return
         given = console.parameters({"profile": profile, "recipe": recipe, "dataset": dataset}, parameter)
         settings = resolve(**given).settings
-        found = planning.plan(settings, device_called(gpu) if gpu else this_device(settings.device))
-        out.print(shown.plan_table(found, settings), markup=False)
-        out.print(*shown.remarks(found), sep="\n", markup=False, soft_wrap=True)
+        found = plan_module.plan(settings, device_called(gpu) if gpu else this_device(settings.device))
+        out.print(tables.plan_table(found, settings), markup=False)
+        out.print(*tables.remarks(found), sep="\n", markup=False, soft_wrap=True)
         if not gpu and settings.profile == "paper":
-            out.print("", shown.cards_table(planning.across_cards(settings)), markup=False)
+            out.print("", tables.cards_table(across_cards(settings)), markup=False)
         if not found.fits:
             raise DataError(
                 f"this does not fit into {found.device.name}: lower sft_max_length, dpo_max_length or lora_rank, or "
@@ -158,8 +161,7 @@ def rehearse(
 ) -> None:
     """Prove profile paper here without the hub: its sizes, random weights, a few steps of every stage; measure them."""
     with explained():
-        from helpers import rehearsal
-        from helpers.planning import shown
+        from helpers.planning import rehearsal, tables
 
         place = (console.START / (folder or results_root() / "rehearsal").expanduser()).resolve()
         os.chdir(ROOT)
@@ -173,7 +175,7 @@ def rehearse(
                 with display.working(stage):
                     done += rehearsal.rehearse(place, given, [stage])
         found = rehearsal.summarise(given, done, record)
-        out.print("", shown.rehearsal_table(found.rows), "", sep="\n", markup=False)
+        out.print("", tables.rehearsal_table(found.rows), "", sep="\n", markup=False)
         out.print(*found.sentences, sep="\n", markup=False, soft_wrap=True)
 
 
@@ -199,9 +201,9 @@ def report(
 
 def _opened(name: str) -> Run:
     """A run that is there, opened with its own settings. Raises DataError for a name that is none."""
-    from helpers.runs import open_run
+    from helpers.pipeline.run import open_run
 
-    record = folders.read_json(results_root() / name / "run.json")
+    record = files.read_json(results_root() / name / "run.json")
     if not record:
         there = ", ".join(sorted(path.parent.name for path in results_root().glob("*/run.json"))) or "none yet"
         raise DataError(f"results/{name} is not a run folder; runs: {there}")
@@ -226,7 +228,7 @@ def refresh() -> None:
 @app.command()
 def doctor() -> None:
     """Say what this machine can run and what is missing. Needs no network and changes nothing."""
-    from helpers.doctor import examine
+    from helpers.planning.doctor import examine
 
     with explained():
         raise typer.Exit(0 if examine(out) else 1)
@@ -267,7 +269,7 @@ def sweep(
 def build() -> None:
     """Make data_cache/ again from its seeds: the dialogues, the small policy and the small reward model."""
     with explained():
-        from helpers import cache as data_cache
+        from helpers.pipeline import data_cache
 
         data_cache.build()
 
@@ -276,7 +278,7 @@ def build() -> None:
 def verify() -> None:
     """Check every file of data_cache/ against its manifest."""
     with explained():
-        from helpers import cache as data_cache
+        from helpers.pipeline import data_cache
 
         changed = data_cache.verify()
     out.print("data_cache/ is as its manifest says", *changed, sep="\n", markup=False, soft_wrap=True)
@@ -286,9 +288,9 @@ def verify() -> None:
 def card() -> None:
     """Write data_cache/README.md, the card of the embedded world, from its files."""
     with explained():
-        from helpers import card as world_card
+        from helpers.report import data_card
 
-        out.print(near(world_card.write()), markup=False)
+        out.print(near(data_card.write()), markup=False)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
-from helpers.errors import CourseError, DataError, SettingsError
-from helpers.execution import NotebookFailed
-from helpers.settings import ROOT, Settings
+from helpers.core.errors import CourseError, DataError, SettingsError
+from helpers.core.profiles import ROOT
+from helpers.core.settings import Settings
+from helpers.notebooks import NotebookFailed
 
 START = Path.cwd()  # where the command was typed; notebooks run in the project root
 PLACES = ("dataset", "policy", "reward_model", "outside_labels")  # settings that may be a path

@@ -17,20 +17,20 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import code, extras, folders, store
-from helpers.errors import CourseError, SettingsError
-from helpers.execution import execute, write_clean
-from helpers.methods import PAPER_MODELS, models_of
-from helpers.progress import Display
-from helpers.runs import OF_THE_COURSE, Run, locate, open_run
-from helpers.settings import DATA_CACHE, ROOT, Settings, resolve, results_root
+from helpers.core import code, extras, files, store
+from helpers.core.errors import CourseError, SettingsError
+from helpers.core.files import content_hash, sha256_of_file, sha256_of_json
+from helpers.core.methods import PAPER_MODELS, models_of
+from helpers.core.profiles import DATA_CACHE, ROOT, results_root
+from helpers.core.progress import Display
+from helpers.core.settings import Settings, resolve
+from helpers.notebooks import execute, write_clean
+from helpers.pipeline.parameters import without_defaults
+from helpers.pipeline.run import OF_THE_COURSE, Run, open_run
+from helpers.pipeline.sources import locate
 
 NOTEBOOKS = ROOT / "notebooks"
 RESULTS = "metrics and report"  # the last step of a whole run
-SWITCHES = ("profile", "recipe", "seed", "device")
-
-
-# ---------------------------------------------------------------------------------------------- which notebooks
 
 
 def notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
@@ -55,15 +55,12 @@ def select(only: Sequence[str], folder: Path = NOTEBOOKS) -> list[Path]:
     return chosen if only else course
 
 
-# ------------------------------------------------------------------------------------------- what is up to date
-
-
 def parts_of(notebook: Path, settings: Settings) -> store.Parts:
     """What an executed notebook is made from: its cells, the settings, the data, and the code that its cells import."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     shown = [[cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])] for cell in cells]
     made_by = code.of_cells(source for kind, source, _ in shown if kind == "code")
-    inputs = {"cells": folders.sha256_of_json(shown)} | _data(settings)
+    inputs = {"cells": files.sha256_of_json(shown)} | _data(settings)
     return store.Parts(settings.model_dump(), inputs, made_by.code, made_by.versions)
 
 
@@ -76,12 +73,12 @@ def _results_parts(settings: Settings, finish: Callable[..., Any]) -> store.Part
 def _data(settings: Settings) -> dict[str, str]:
     """The content of data_cache/, by its manifest and its own tables, and of the folders that were given."""
     files = store.files_of(DATA_CACHE)
-    inputs = {"data_cache": folders.sha256_of_json({name: entry["sha256"] for name, entry in files.items()})}
-    inputs |= {path.name: folders.sha256_of_file(path) for path in sorted(DATA_CACHE.glob("published*"))}
+    inputs = {"data_cache": sha256_of_json({name: entry["sha256"] for name, entry in files.items()})}
+    inputs |= {path.name: sha256_of_file(path) for path in sorted(DATA_CACHE.glob("published*"))}
     for name in ("dataset", "policy", "reward_model"):
         source = getattr(settings, name)
         if source and (place := locate(source)):
-            inputs[name] = folders.content_hash(place)
+            inputs[name] = content_hash(place)
     return inputs
 
 
@@ -98,9 +95,6 @@ def _publish(thing: Path, names: Iterable[str], out: Path, *, anew: bool) -> Non
             new = out / f".{name}.new"
             shutil.copyfile(thing / name, new)
             new.replace(out / name)
-
-
-# ------------------------------------------------------------------------------------------------ the whole run
 
 
 def run_course(
@@ -130,7 +124,7 @@ def run_course(
     lock = run.folder / "notebooks" / ".course.lock"
     lock.parent.mkdir(exist_ok=True)
     steps = [path.stem for path in chosen] + ([] if only else [RESULTS])
-    alone, plainly = folders.one_at_a_time(lock, f"run {run.name}"), folders.plain_disk_errors("running the course")
+    alone, plainly = files.one_at_a_time(lock, f"run {run.name}"), files.plain_disk_errors("running the course")
     with plainly, alone, Display(steps) as display:
         for path in chosen:
             failed = run.folder / "notebooks" / f"{path.stem}.failed.ipynb"
@@ -172,26 +166,20 @@ def results_of(run: Run) -> Path:
     return run.folder / "stages" / "results"
 
 
-def without_defaults(given: dict[str, Any]) -> dict[str, Any]:
-    """Drop `profile="mini"` and the like, so that the reference run is the same run however it is asked for."""
-    usual = {name: Settings.model_fields[name].default for name in SWITCHES}
-    return {n: v for n, v in given.items() if v is not None and not (n in usual and v == usual[n])}
-
-
 def finish_run(run: Run, folder: Path) -> None:
     """Write metrics.json and report.html of a run into a folder, from its stages; missing ones are built."""
-    from helpers import stages
-    from helpers.metrics import metrics_json
-    from helpers.planning import rates
+    from helpers.evaluation.metrics_file import metrics_json
+    from helpers.pipeline import stages
+    from helpers.planning import throughput
     from helpers.planning.compare import learned
-    from helpers.published import published
+    from helpers.report.paper.published_figures import published
 
     s = run.settings
     rates_of_paper = published()["table1"]["models"]
     content = metrics_json(stages.evaluation(run), profile=s.profile, recipe=s.recipe, published=rates_of_paper)
-    folders.write_json(folder / "metrics.json", content)
+    files.write_json(folder / "metrics.json", content)
     write_report(run, folder / "report.html")  # it says what was planned, so it comes before what was learned
-    rates.enter(learned(run), results_root() / rates.RATES.name)
+    throughput.keep_rates(learned(run), results_root() / throughput.RATES.name)
 
 
 def write_report(run: Run, path: Path, paper_artefacts: Path | None = None) -> Path:
@@ -199,11 +187,12 @@ def write_report(run: Run, path: Path, paper_artefacts: Path | None = None) -> P
 
     paper_artefacts: a clone of the authors' repository, from which the paper's scores are read; else embedded ones.
     """
-    from helpers import evidence, report, stages
+    from helpers.pipeline import stages
     from helpers.planning.compare import side_by_side
+    from helpers.report import page, sections
 
-    paper = evidence.gather(paper_artefacts)  # first: it tells at once when the folder is wrong
-    return report.write_report(
+    paper = sections.gather(paper_artefacts)  # first: it tells at once when the folder is wrong
+    return page.write_report(
         path,
         name=run.name,
         settings_table=run.table(),
@@ -212,15 +201,12 @@ def write_report(run: Run, path: Path, paper_artefacts: Path | None = None) -> P
         logs={name: stages.training_log(run, name) for name in stages.trained(run)},
         methods={name: stages.method(run, name) for name in stages.trained(run)},
         scales={name: stages.method(run, name).scale(run.settings) for name in stages.trained(run)},
-        versions=folders.versions(),
+        versions=files.versions(),
         truth=stages.truth(run),
         costs=side_by_side(run),
         paper=paper,
         other_code=store.accepted(run.folder / "stages"),  # last: what is asked for above may be accepted
     )
-
-
-# --------------------------------------------------------------------------------------------- the reference run
 
 
 def refresh(folder: Path = NOTEBOOKS) -> list[Path]:

@@ -25,7 +25,7 @@ def results(tmp_path, monkeypatch):
 @pytest.fixture
 def edited(tmp_path, monkeypatch):
     """edited(file, old, new) changes a copy of helpers/, which then is the code that things are made by."""
-    from helpers import code
+    from helpers.core import code
 
     sources = tmp_path / "edited" / "helpers"
     shutil.copytree(code.SOURCES, sources, ignore=shutil.ignore_patterns("__pycache__"))

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import audit, preferences, stages, synthetic
-from helpers.audit.copies import _alike, _shingles
-from helpers.audit.truth import later_copies
-from helpers.dialogues import ASSISTANT, HUMAN
-from helpers.errors import DataError, SettingsError
-from helpers.runs import open_run
-from helpers.settings import DATA_CACHE
+from helpers.core.errors import DataError, SettingsError
+from helpers.core.profiles import DATA_CACHE
+from helpers.data import audit, synthetic
+from helpers.data.audit.detector_quality import later_copies
+from helpers.data.audit.duplicates import _alike, _shingles
+from helpers.data.pairs import load_transcripts
+from helpers.data.transcripts import ASSISTANT, HUMAN
+from helpers.pipeline import stages
+from helpers.pipeline.run import open_run
 
 SUBSETS = ["harmless-base", "helpful-base"]
 
@@ -221,7 +223,7 @@ def test_training_can_leave_out_what_the_audit_marks(results, capsys):
     sizes = [len(pairs[clean].train) for clean in ("no", "marked", "labels")]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
     assert 0 < len(pairs["truth"].train) < sizes[1]
-    rows = preferences.load_transcripts(DATA_CACHE / "mini_hh", SUBSETS, "train")
+    rows = load_transcripts(DATA_CACHE / "mini_hh", SUBSETS, "train")
     marked = rows[audit.detect(rows).any(axis=1)]
     lines = set(zip(pairs["marked"].train["subset"], pairs["marked"].train["line"], strict=True))
     assert not lines & set(zip(marked["subset"], marked["line"], strict=True))

@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.batching import by_length
+from helpers.models.batching import by_length
 
 
 @given(st.lists(st.integers(1, 512), max_size=60), st.integers(1, 9), st.integers(1, 2000))

@@ -4,25 +4,26 @@ import shutil
 
 import pytest
 
-from helpers import cache, folders, store
-from helpers.errors import DataError
+from helpers.core import files, profiles, store
+from helpers.core.errors import DataError
+from helpers.pipeline import data_cache
 
 
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
     """A copy of data_cache/ that a test may damage."""
     folder = tmp_path / "data_cache"
-    shutil.copytree(cache.DATA_CACHE, folder)
-    monkeypatch.setattr(cache, "DATA_CACHE", folder)
+    shutil.copytree(profiles.DATA_CACHE, folder)
+    monkeypatch.setattr(profiles, "DATA_CACHE", folder)
     return folder
 
 
 def test_what_is_shipped_is_whole_and_its_dialogues_regenerate():
-    cache.verify()
+    data_cache.verify()
 
 
 def test_data_cache_stays_small_enough_for_git():
-    assert sum(path.stat().st_size for path in cache.DATA_CACHE.rglob("*") if path.is_file()) < 25 * 2**20
+    assert sum(path.stat().st_size for path in profiles.DATA_CACHE.rglob("*") if path.is_file()) < 25 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -38,49 +39,54 @@ def test_data_cache_stays_small_enough_for_git():
 def test_damage_is_named(copied, damage, complaint):
     damage(copied)
     with pytest.raises(DataError, match=complaint):
-        cache.verify()
+        data_cache.verify()
 
 
 def test_another_packing_of_the_same_rows_is_no_damage(copied):
     rows = copied / "mini_hh" / "helpful-base" / "test.jsonl.gz"
     packed = rows.read_bytes()
     rows.write_bytes(packed[:9] + b"\x07" + packed[10:])  # the byte that Python 3.13 writes otherwise
-    cache.verify()
+    data_cache.verify()
     rows.write_bytes(packed[:-100])
     with pytest.raises(DataError, match=r"helpful-base/test\.jsonl\.gz is not the file"):
-        cache.verify()
+        data_cache.verify()
 
 
 def test_what_other_code_made_is_said_and_no_failure(copied, edited):
-    said = cache.verify()
+    said = data_cache.verify()
     assert len(said) == 1 and "is not recorded: mini_hh, policy, reward_model, experiments/cleaning" in said[0]
-    for part in (cache.POLICY, cache.JUDGE):
-        cache._enter_part(part, cache.parts_of(part))
-    said = cache.verify()
+    for part in (data_cache.POLICY, data_cache.JUDGE):
+        data_cache._enter_part(part, data_cache.parts_of(part))
+    said = data_cache.verify()
     assert len(said) == 1 and "is not recorded: mini_hh, experiments/cleaning" in said[0]
     edited("optimizers.py", "import torch\n", "import torch\n\nNEW = 1\n")
-    said = cache.verify()
+    said = data_cache.verify()
     words = "is whole, but would be made differently now: code changed since (optimizers)"
-    assert said[:2] == [f"data_cache/{part} {words}" for part in (cache.POLICY, cache.JUDGE)] and len(said) == 3
+    assert (
+        said[:2] == [f"data_cache/{part} {words}" for part in (data_cache.POLICY, data_cache.JUDGE)] and len(said) == 3
+    )
 
 
 def test_a_part_that_is_made_again_is_entered(copied):
-    made = cache.made_from()
+    made = data_cache.made_from()
     files = store.files_of(copied)
-    cache.build(cache.DIALOGUES)
-    again = cache.made_from()
-    assert store.files_of(copied) == files and again[cache.POLICY] == made[cache.POLICY]
-    assert again[cache.DIALOGUES]["code"]["synthetic/topics.toml"] and again[cache.DIALOGUES]["uses"]["world_seed"] == 0
-    assert not any("mini_hh" in line for line in cache.verify())
+    data_cache.build(data_cache.DIALOGUES)
+    again = data_cache.made_from()
+    assert store.files_of(copied) == files and again[data_cache.POLICY] == made[data_cache.POLICY]
+    assert (
+        again[data_cache.DIALOGUES]["code"]["synthetic/topics.toml"]
+        and again[data_cache.DIALOGUES]["uses"]["world_seed"] == 0
+    )
+    assert not any("mini_hh" in line for line in data_cache.verify())
 
 
 def test_dialogues_that_the_generator_does_not_make_are_found_even_with_a_fitting_manifest(copied):
     rows = copied / "mini_hh" / "helpful-base" / "test.jsonl.gz"
-    cache._write_rows(
+    data_cache._write_rows(
         rows, [{"chosen": "\n\nHuman: Hi\n\nAssistant: Ho", "rejected": "\n\nHuman: Hi\n\nAssistant: No"}]
     )
-    manifest = folders.read_json(copied / "manifest.json")
-    manifest["files"]["mini_hh/helpful-base/test.jsonl.gz"]["sha256"] = folders.sha256_of_content(rows)
-    folders.write_json(copied / "manifest.json", manifest)
+    manifest = files.read_json(copied / "manifest.json")
+    manifest["files"]["mini_hh/helpful-base/test.jsonl.gz"]["sha256"] = files.sha256_of_content(rows)
+    files.write_json(copied / "manifest.json", manifest)
     with pytest.raises(DataError, match="not what seed and generator make"):
-        cache.verify()
+        data_cache.verify()

@@ -5,10 +5,12 @@ import sys
 import pandas as pd
 import pytest
 
-from helpers import cache, experiments, folders
-from helpers.errors import CourseError, SettingsError
-from helpers.experiments import catalogue, cluster, sweeping
+from helpers import experiments
+from helpers.core import files
+from helpers.core.errors import CourseError, SettingsError
+from helpers.experiments import catalogue, cluster, run_one, tables
 from helpers.experiments.catalogue import Job
+from helpers.pipeline import data_cache
 
 SMALL = {"profile": "smoke", "train_pairs": 8, "heldout_pairs": 4, "dpo_batch_size": 2, "max_new_tokens": 4, "seed": 0}
 SMALL |= {"dpo_epochs": 0.5}
@@ -20,14 +22,14 @@ def good():
 
 
 def test_a_sweep_on_a_cluster_writes_the_table_of_a_sweep_here(good, results, monkeypatch, tmp_path):
-    monkeypatch.setattr(experiments.tables, "TABLES", tmp_path / "tables")
-    monkeypatch.setattr(cache, "enter_in_manifest", lambda: None)
+    monkeypatch.setattr(tables, "TABLES", tmp_path / "tables")
+    monkeypatch.setattr(data_cache, "enter_in_manifest", lambda: None)
     monkeypatch.setitem(catalogue._EXPERIMENTS, "tried", lambda: [good])
     monkeypatch.setitem(catalogue.MINUTES, "tried", 1.0)
     assert list(experiments.run("tried", cluster="debug")) == ["good"]  # submitit's executor in this very process
     table = pd.read_csv(tmp_path / "tables" / "tried.csv.gz")
-    expected = sweeping.measure(good).table  # finished: read from results/
-    record = folders.read_json(tmp_path / "tables" / "tried.json")
+    expected = run_one.measure(good).table  # finished: read from results/
+    record = files.read_json(tmp_path / "tables" / "tried.json")
     assert {"training_loop.py", "metrics.py"} <= record["code"].keys() and "trl" in record["versions"]
     assert len(table) and table.equals(pd.read_csv(pd.io.common.StringIO(expected.to_csv(index=False))))
 
@@ -39,7 +41,7 @@ def test_failed_jobs_are_named_and_the_others_kept(good, results):
         for place, measured in cluster.run("tried", [good, bad], 1.0, "local", 2, {}):
             found[place] = measured
     assert "\n" not in str(error.value) and "results/.cluster/tried" in str(error.value)
-    assert found.keys() == {0} and found[0].table.equals(sweeping.measure(good).table)
+    assert found.keys() == {0} and found[0].table.equals(run_one.measure(good).table)
     assert len([*(results / ".cluster" / "tried").glob("*_log.err")]) == 2
 
 

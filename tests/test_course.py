@@ -13,15 +13,19 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from helpers import course, folders, stages, store
+from helpers import course
 from helpers.__main__ import _models_table, app
 from helpers.console import parameters
-from helpers.doctor import Machine, differing_from_lock, obstacles, packages_problem
-from helpers.errors import CourseError, SettingsError
-from helpers.execution import NotebookFailed
-from helpers.metrics import PUBLISHED, MetricsFile, evaluate
-from helpers.runs import open_run
-from helpers.settings import ROOT
+from helpers.core import files, store
+from helpers.core.errors import CourseError, SettingsError
+from helpers.core.profiles import ROOT
+from helpers.evaluation.metrics import evaluate
+from helpers.evaluation.metrics_file import MetricsFile
+from helpers.evaluation.thresholds import PUBLISHED
+from helpers.notebooks import NotebookFailed
+from helpers.pipeline import stages
+from helpers.pipeline.run import open_run
+from helpers.planning.doctor import Machine, differing_from_lock, obstacles, packages_problem
 
 PARAMETERS = "# Parameters\nprofile: str = 'mini'\nbeta: Optional[float] = None"
 OPEN = "run = open_run(globals())"
@@ -67,8 +71,8 @@ def folder(tmp_path):
 
 def write_two(run, folder):
     """Stands in for finish_run: the toy notebooks train nothing."""
-    folders.write_json(folder / "metrics.json", {"beta": run.settings.beta})
-    folders.write_json(folder / "report.json", {})
+    files.write_json(folder / "metrics.json", {"beta": run.settings.beta})
+    files.write_json(folder / "report.json", {})
 
 
 def marks(tmp_path):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import dialogues
-from helpers.errors import DataError
+from helpers.core.errors import DataError
+from helpers.data import dialogue_html, transcripts
 
 # No blank line inside a turn: HH has none that begins with a role marker, and a marker always begins a turn.
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=60)
@@ -20,53 +20,53 @@ def words(text: str) -> int:
 
 @given(TRANSCRIPT)
 def test_parse_and_join_are_inverse(transcript):
-    assert dialogues.join(dialogues.parse(transcript)) == transcript
+    assert transcripts.join(transcripts.parse(transcript)) == transcript
 
 
 @given(TRANSCRIPT)
 def test_split_reply_keeps_every_character_and_cuts_at_the_last_cue(transcript):
-    prompt, reply = dialogues.split_reply(transcript)
+    prompt, reply = transcripts.split_reply(transcript)
     assert prompt + reply == transcript
-    assert prompt.endswith(dialogues.ASSISTANT)
-    assert dialogues.ASSISTANT not in reply
+    assert prompt.endswith(transcripts.ASSISTANT)
+    assert transcripts.ASSISTANT not in reply
 
 
 @given(TRANSCRIPT, st.integers(2, 40))
 def test_left_truncation_keeps_the_end_and_says_so(transcript, limit):
-    prompt, _ = dialogues.split_reply(transcript)
-    short, cut = dialogues.left_truncate(prompt, words, limit)
+    prompt, _ = transcripts.split_reply(transcript)
+    short, cut = transcripts.left_truncate(prompt, words, limit)
     assert cut == (words(prompt) > limit)
     assert words(short) <= limit
-    assert short.startswith(dialogues.HUMAN) and short.endswith(dialogues.ASSISTANT)
-    tail = short.removeprefix(dialogues.HUMAN).lstrip()
+    assert short.startswith(transcripts.HUMAN) and short.endswith(transcripts.ASSISTANT)
+    tail = short.removeprefix(transcripts.HUMAN).lstrip()
     assert prompt.endswith(tail)
 
 
 def test_left_truncation_forgets_whole_turns_first():
     prompt = "\n\nHuman: one two\n\nAssistant: three\n\nHuman: four five\n\nAssistant:"
-    assert dialogues.left_truncate(prompt, words, 5) == ("\n\nHuman: four five\n\nAssistant:", True)
-    assert dialogues.left_truncate(prompt, words, 3) == ("\n\nHuman: five\n\nAssistant:", True)
+    assert transcripts.left_truncate(prompt, words, 5) == ("\n\nHuman: four five\n\nAssistant:", True)
+    assert transcripts.left_truncate(prompt, words, 3) == ("\n\nHuman: five\n\nAssistant:", True)
 
 
 def test_first_turn_is_the_key_of_a_dialogue():
     long = "\n\nHuman:  Hello  There \n\nAssistant: Hi\n\nHuman: Bye\n\nAssistant:"
-    assert dialogues.first_turn(long) == "hello there"
-    assert dialogues.first_turn("Human: Hello there") == "human: hello there"  # the stripped form is another thing
+    assert transcripts.first_turn(long) == "hello there"
+    assert transcripts.first_turn("Human: Hello there") == "human: hello there"  # the stripped form is another thing
 
 
 @pytest.mark.parametrize("text", ["", "Hello", "\n\nAssistant: first", "Human: no blank line"])
 def test_what_is_no_transcript_is_refused(text):
     with pytest.raises(DataError, match="must begin with"):
-        dialogues.parse(text)
+        transcripts.parse(text)
 
 
 def test_a_dialogue_without_a_reply_is_refused():
     with pytest.raises(DataError, match="no reply"):
-        dialogues.split_reply("\n\nHuman: anybody there?")
+        transcripts.split_reply("\n\nHuman: anybody there?")
 
 
 def test_shown_text_is_escaped_and_masked_until_asked_for():
-    shown = dialogues.show("\n\nHuman: <script>alert(1)</script> dreadful\n\nAssistant: fine")
+    shown = dialogue_html.show("\n\nHuman: <script>alert(1)</script> dreadful\n\nAssistant: fine")
     assert "<script>" not in shown.data and "dreadful" not in shown.data
-    revealed = dialogues.show("\n\nHuman: <b>dreadful</b>\n\nAssistant: fine", reveal=True).data
+    revealed = dialogue_html.show("\n\nHuman: <b>dreadful</b>\n\nAssistant: fine", reveal=True).data
     assert "dreadful" in revealed and "<b>dreadful" not in revealed

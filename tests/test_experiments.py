@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import cache, experiments, folders, statistics, store
-from helpers.errors import DataError, SettingsError
-from helpers.experiments import puzzle
-from helpers.settings import BY_RECIPE, RECIPES, resolve
+from helpers import experiments
+from helpers.core import files, profiles, statistics, store
+from helpers.core.errors import DataError, SettingsError
+from helpers.core.profiles import BY_RECIPE, RECIPES
+from helpers.core.settings import resolve
+from helpers.experiments import dpo_puzzle, tables
 
 
 def test_every_run_of_an_experiment_is_a_valid_run_of_its_own():
@@ -36,7 +38,7 @@ def test_the_planner_counts_what_is_finished(results):
     todo = experiments.jobs("puzzle")
     for job in todo[:42]:
         code = {"losses.py": "of another day"} if job is todo[40] else {}
-        parts = store.Parts({}, {}, code, {"torch": folders.version("torch")})
+        parts = store.Parts({}, {}, code, {"torch": files.version("torch")})
         done = results / job.name / "stages" / "dpo"
         store.make(done, parts, lambda folder: (folder / "log.csv").write_text("x"), "stage dpo")
     (done / "log.csv").write_text("damaged")
@@ -49,7 +51,7 @@ def test_an_unknown_experiment_is_named():
 
 
 def test_a_missing_table_says_how_to_make_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(experiments.tables, "TABLES", tmp_path)
+    monkeypatch.setattr(tables, "TABLES", tmp_path)
     with pytest.raises(DataError, match="helpers sweep seeds"):
         experiments.load("seeds")
 
@@ -116,16 +118,16 @@ def test_limits_hold_the_truth_about_as_often_as_they_say():
 
 @given(st.floats(0.01, 4), st.floats(0.05, 0.3))
 def test_noise_alone_lifts_the_loss_as_far_as_the_formula_says(sigma, beta):
-    exact, by_series = puzzle.expected_loss(sigma, beta), puzzle.LN_2 + (beta * sigma) ** 2 / 8
-    assert puzzle.LN_2 < exact <= by_series + 1e-12  # the next term is negative
+    exact, by_series = dpo_puzzle.expected_loss(sigma, beta), dpo_puzzle.LN_2 + (beta * sigma) ** 2 / 8
+    assert dpo_puzzle.LN_2 < exact <= by_series + 1e-12  # the next term is negative
     assert by_series - exact < (beta * sigma) ** 4 / 50
-    assert puzzle.implied_sigma(by_series, beta) == pytest.approx(sigma, rel=1e-6)
+    assert dpo_puzzle.implied_sigma(by_series, beta) == pytest.approx(sigma, rel=1e-6)
 
 
 def test_the_expected_loss_is_the_mean_over_drawn_margins():
     margins = np.random.default_rng(0).normal(-1.5, 9.0, 400_000)
-    assert puzzle.expected_loss(9.0, 0.1, -1.5) == pytest.approx(np.logaddexp(0, -0.1 * margins).mean(), abs=2e-3)
-    assert puzzle.expected_loss(0.0, 0.1) == puzzle.LN_2
+    assert dpo_puzzle.expected_loss(9.0, 0.1, -1.5) == pytest.approx(np.logaddexp(0, -0.1 * margins).mean(), abs=2e-3)
+    assert dpo_puzzle.expected_loss(0.0, 0.1) == dpo_puzzle.LN_2
 
 
 def fake_puzzle(rewrite=lambda row: row) -> pd.DataFrame:
@@ -134,19 +136,23 @@ def fake_puzzle(rewrite=lambda row: row) -> pd.DataFrame:
     for job in experiments.jobs("puzzle"):
         own = {name: job.settings[name] for name in ("dropout", "dpo_learning_rate", "lora_targets", "dpo_reference")}
         noise = 0.1 if own["dropout"] else 0.0
-        bold = own["dpo_learning_rate"] == puzzle.HIGH and own["lora_targets"] == "all-linear"
-        end = puzzle.LN_2 - (0.05 if bold else 0.001) + (noise / 10 if bold else 0)
-        for split, step, loss in (("train", 1, puzzle.LN_2 + noise), ("train", 60, end + noise), ("heldout", 60, end)):
+        bold = own["dpo_learning_rate"] == dpo_puzzle.HIGH and own["lora_targets"] == "all-linear"
+        end = dpo_puzzle.LN_2 - (0.05 if bold else 0.001) + (noise / 10 if bold else 0)
+        for split, step, loss in (
+            ("train", 1, dpo_puzzle.LN_2 + noise),
+            ("train", 60, end + noise),
+            ("heldout", 60, end),
+        ):
             row = {"step": step, "split": split, "loss": loss, "rewards_margins": 0.0, "rewards_accuracies": 0.5}
             rows.append(rewrite(row | own | {"seed": job.settings["seed"]}))
     return pd.DataFrame(rows)
 
 
 def test_predictions_can_hold_and_can_fail():
-    assert puzzle.predictions(fake_puzzle())["held"].all()
-    effects = puzzle.effects(puzzle.summarise(fake_puzzle()))
+    assert dpo_puzzle.predictions(fake_puzzle())["held"].all()
+    effects = dpo_puzzle.effects(dpo_puzzle.summarise(fake_puzzle()))
     assert list(effects.loc["dropout: 0.0 to 0.1"].str.split(" ").str[0]) == ["+0.1025", "+0.0025"]
-    flat = puzzle.predictions(fake_puzzle(lambda row: row | {"loss": puzzle.LN_2}))
+    flat = dpo_puzzle.predictions(fake_puzzle(lambda row: row | {"loss": dpo_puzzle.LN_2}))
     assert flat["held"].tolist() == [True, False, False, True, True, False, False, False]
 
 
@@ -156,7 +162,7 @@ def test_a_shipped_table_is_that_of_its_experiment(name):
     todo = experiments.jobs(name)
     assert record["runs"] == [{"arm": job.arm, **job.settings} for job in todo]
     assert record["models"] == {
-        part: folders.content_hash(cache.DATA_CACHE / part) for part in ("policy", "reward_model", "mini_hh")
+        part: files.content_hash(profiles.DATA_CACHE / part) for part in ("policy", "reward_model", "mini_hh")
     }
     assert len(table) == record["rows"] and not any(isinstance(v, str) and len(v) > 40 for v in table.iloc[0])
     if todo[0].models:
@@ -166,10 +172,10 @@ def test_a_shipped_table_is_that_of_its_experiment(name):
         assert len(table) == len(todo) * len(todo[0].models) * decodings * 2 * prompts
         assert (table.groupby(["arm", "seed", "model", "decoding", "side"]).size() == prompts).all()
     else:
-        assert puzzle.summarise(table).shape[0] == len(todo)
+        assert dpo_puzzle.summarise(table).shape[0] == len(todo)
 
 
 def test_the_card_is_what_the_files_say():
-    from helpers import card
+    from helpers.report import data_card
 
-    assert (cache.DATA_CACHE / "README.md").read_text("utf-8") == card.render()
+    assert (profiles.DATA_CACHE / "README.md").read_text("utf-8") == data_card.render()

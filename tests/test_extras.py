@@ -10,8 +10,9 @@ from pathlib import Path
 import bare
 import pytest
 
-from helpers import course, extras
-from helpers.errors import CourseError
+from helpers import course
+from helpers.core import extras
+from helpers.core.errors import CourseError
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")

@@ -9,10 +9,15 @@ import tiny
 import torch
 from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
-from helpers import families, generation, launch, models, stages, training, training_loop
-from helpers.errors import CourseError, SettingsError
-from helpers.methods import METHODS
-from helpers.planning import shapes
+from helpers.core import quiet
+from helpers.core.errors import CourseError, SettingsError
+from helpers.core.methods import METHODS
+from helpers.models import families, generation, loading, sizes
+from helpers.pipeline import stages, train
+from helpers.training import dpo, memory, sft
+from helpers.training.dpo import _dpo_rows
+from helpers.training.rows import dataset
+from helpers.training.sft import _sft_rows
 
 PAIRS = tiny.made_up(8, seed=3)
 TRAIN, HELDOUT = PAIRS[:4].reset_index(drop=True), PAIRS[4:].reset_index(drop=True)
@@ -40,7 +45,7 @@ def answers(policy, batch_size, prompts=PROMPTS, **more):
 
 def test_a_policy_is_loaded_in_float32_with_the_dropout_that_was_asked_for(policy):
     for dropout in (0.2, 0.0):
-        model = models.load_policy(policy, dropout=dropout, device="cpu")
+        model = loading.load_policy(policy, dropout=dropout, device="cpu")
         assert {p.dtype for p in model.parameters()} == {torch.float32} and not model.training
         assert {getattr(model.config, name) for name in families.dropout_fields(model.config)} == {dropout}
         ids = torch.arange(4, 40)[None]
@@ -57,7 +62,7 @@ def test_batched_answers_equal_answers_one_by_one(policy):
 
 
 def test_answers_are_those_of_a_plain_forward_pass(policy):
-    model, tokenizer = models.load_policy(policy, device="cpu"), models.load_tokenizer(policy)
+    model, tokenizer = loading.load_policy(policy, device="cpu"), loading.load_tokenizer(policy)
     found = answers((model, tokenizer), 8)
     for prompt, tokens in zip(PROMPTS[:-1], found["tokens"], strict=False):
         start = tokenizer(prompt)["input_ids"]
@@ -74,7 +79,7 @@ def test_answers_are_those_of_a_plain_forward_pass(policy):
 
 def test_samples_do_not_see_the_padding(policy):
     """With logits so far apart that the likeliest token is certain, samples are the likeliest tokens."""
-    model, tokenizer = models.load_policy(policy, device="cpu"), models.load_tokenizer(policy)
+    model, tokenizer = loading.load_policy(policy, device="cpu"), loading.load_tokenizer(policy)
     head = model.get_output_embeddings()
     if head.weight is model.get_input_embeddings().weight:
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
@@ -83,19 +88,19 @@ def test_samples_do_not_see_the_padding(policy):
 
 
 def test_sft_then_dpo(policy, tmp_path):
-    tokenizer = models.load_tokenizer(policy)
-    training.train_sft(policy, TRAIN, HELDOUT, tiny.settings(**QUICK), tmp_path / "sft")
+    tokenizer = loading.load_tokenizer(policy)
+    sft.train_sft(policy, TRAIN, HELDOUT, tiny.settings(**QUICK), tmp_path / "sft")
     summary = json.loads((tmp_path / "sft" / "summary.json").read_text())
     assert summary["steps"] == 2 and summary["rows_used"] == 4
     assert summary["example"]["last_ids"][-1] == tokenizer.eos_token_id
     for kind, given in (("all-linear", {}), ("q_v", {"lora_targets": "q_v", "dpo_reference": "precomputed"})):
         out = tmp_path / kind
-        training.train_dpo(tmp_path / "sft" / "model", TRAIN, HELDOUT, tiny.settings(**QUICK, **given), out)
+        dpo.train_dpo(tmp_path / "sft" / "model", TRAIN, HELDOUT, tiny.settings(**QUICK, **given), out)
         summary = json.loads((out / "summary.json").read_text())
         assert summary["first_loss"] == pytest.approx(math.log(2), abs=1e-5)
         assert summary["heldout_first_loss"] == pytest.approx(math.log(2), abs=1e-5)
-        model = models.load_policy(tmp_path / "sft" / "model", device="cpu")
-        expected = shapes.shape_of_model(model).adapter(4, kind)
+        model = loading.load_policy(tmp_path / "sft" / "model", device="cpu")
+        expected = sizes.shape_of_model(model).adapter(4, kind)
         assert summary["trainable_parameters"] == expected > 0
     assert answers(out / "model", 8).equals(answers(out / "model", 1))
 
@@ -106,16 +111,16 @@ def test_labels_hold_eos_whatever_pads(kind, tmp_path):
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     tokenizer = tiny.TOKENIZERS[kind]()
-    models.save_model(tiny.family_model("gpt2", tokenizer), tokenizer, tmp_path)
-    tokenizer, model = models.load_tokenizer(tmp_path), models.load_policy(tmp_path, device="cpu")
+    loading.save_model(tiny.family_model("gpt2", tokenizer), tokenizer, tmp_path)
+    tokenizer, model = loading.load_tokenizer(tmp_path), loading.load_policy(tmp_path, device="cpu")
     eos = tokenizer.eos_token_id
     assert (tokenizer.pad_token_id == eos) == ("no pad" in kind)
     plain = {"output_dir": str(tmp_path / "out"), "use_cpu": True, "bf16": False, "report_to": "none"}
-    with models.quiet():
-        rows = training_loop.dataset(training._sft_rows(TRAIN, True))
+    with quiet.quiet():
+        rows = dataset(_sft_rows(TRAIN, True))
         sft = SFTTrainer(model, SFTConfig(**plain), train_dataset=rows, processing_class=tokenizer)
         batch = sft.data_collator([*sft.train_dataset])
-        rows = training_loop.dataset(training._dpo_rows(TRAIN, True))
+        rows = dataset(_dpo_rows(TRAIN, True))
         dpo = DPOTrainer(model, args=DPOConfig(**plain), train_dataset=rows, processing_class=tokenizer)
         pairs = dpo.data_collator([*dpo.train_dataset])
     assert (batch["attention_mask"] == 0).any() and ((batch["labels"] == eos).sum(dim=1) == 1).all()
@@ -127,7 +132,7 @@ def test_positions_that_count_the_padding_would_be_seen(monkeypatch):
     loaded = tiny.family_model("gpt2", tokenizer), tokenizer
     alone = answers(loaded, 1)
     assert answers(loaded, 8).equals(alone)
-    monkeypatch.setattr(generation, "takes_position_ids", lambda model: False)
+    monkeypatch.setattr(families, "takes_position_ids", lambda model: False)
     assert (answers(loaded, 8)["response"] != alone["response"]).sum() > 2
 
 
@@ -141,10 +146,10 @@ def test_positions_are_asked_of_the_config(family, sees):
     assert len(answers((model, tiny.policy()[1]), 4, [long, long])) == 2
     settings = tiny.settings(sft_max_length=1024, policy="mine")
     if sees is None:
-        assert training_loop.fits(settings, METHODS["sft"], model)
+        assert memory.rows_for_this_device(settings, METHODS["sft"], model)
     else:
         with pytest.raises(SettingsError, match="sees 128 tokens: lower it to 128"):
-            training_loop.fits(settings, METHODS["sft"], model)
+            memory.rows_for_this_device(settings, METHODS["sft"], model)
 
 
 @pytest.mark.parametrize(
@@ -153,10 +158,10 @@ def test_positions_are_asked_of_the_config(family, sees):
 )
 def test_what_dropout_does_not_do_is_said(family, remark, tmp_path, capsys):
     tokenizer = tiny.policy()[1]
-    models._say.cache_clear()
-    models.save_model(tiny.family_model(family, tokenizer), tokenizer, tmp_path)
+    loading._say.cache_clear()
+    loading.save_model(tiny.family_model(family, tokenizer), tokenizer, tmp_path)
     for dropout in (0.0, 0.3, 0.3):
-        models.load_policy(tmp_path, dropout=dropout, device="cpu")
+        loading.load_policy(tmp_path, dropout=dropout, device="cpu")
     said = capsys.readouterr().out.splitlines()
     assert len(said) == (remark is not None) and (remark is None or remark in said[0])
 
@@ -173,7 +178,7 @@ def test_q_v_that_nobody_knows_is_refused():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2))
     model.config = tiny.family_model("mistral", tiny.policy()[1]).config
     with pytest.raises(SettingsError, match=r"'q_v': nobody knows.*'all-linear'"):
-        training.lora_targets(model, "q_v")
+        dpo.lora_targets(model, "q_v")
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
@@ -181,7 +186,7 @@ def test_q_v_that_nobody_knows_is_refused():
 
 def test_a_tokenizer_without_eos(tmp_path):
     folder = tiny.folder_of(tiny.byte_tokenizer(pad_token="<|pad|>"), tmp_path)
-    assert "names no end-of-sequence token" in tiny.refused(models.load_tokenizer, folder)
+    assert "names no end-of-sequence token" in tiny.refused(loading.load_tokenizer, folder)
 
 
 def test_a_tokenizer_that_closes_prompts(tmp_path):
@@ -192,7 +197,7 @@ def test_a_tokenizer_that_closes_prompts(tmp_path):
         single="$A <|end|>", special_tokens=[("<|end|>", tokenizer.eos_token_id)]
     )
     assert "closes every text with '<|end|>'" in tiny.refused(
-        models.load_tokenizer, tiny.folder_of(tokenizer, tmp_path)
+        loading.load_tokenizer, tiny.folder_of(tokenizer, tmp_path)
     )
 
 
@@ -201,28 +206,28 @@ def test_a_tokenizer_larger_than_the_embedding(token, tmp_path):
     tokenizer = tiny.TOKENIZERS["bos, no pad"]()
     folder = tiny.folder_of(tokenizer, tmp_path)
     tokenizer.add_tokens([f"<new{i}>" for i in range(4)])
-    models.load_tokenizer(folder)
+    loading.load_tokenizer(folder)
     if token == "pad":
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     else:
         tokenizer.add_tokens(["<one more>"])
     tokenizer.save_pretrained(folder)
-    text = tiny.refused(models.load_tokenizer, folder)
+    text = tiny.refused(loading.load_tokenizer, folder)
     assert "belongs to the model" in text and ("its padding token '<pad>'" in text) == (token == "pad")
 
 
 def test_another_kind_of_model_is_no_policy(tmp_path):
     tokenizer = tiny.policy()[1]
     model = tiny.family_model("llama", tokenizer, AutoModelForSequenceClassification, num_labels=1)
-    models.save_model(model, tokenizer, tmp_path)
-    assert "no causal language model" in tiny.refused(models.load_policy, tmp_path)
+    loading.save_model(model, tokenizer, tmp_path)
+    assert "no causal language model" in tiny.refused(loading.load_policy, tmp_path)
 
 
 def test_pieces_across_the_border_of_a_prompt_are_refused_with_a_way_out(tmp_path):
     tokenizer = tiny.sentence_tokenizer(across=True)
     folder = tiny.folder_of(tokenizer, tmp_path)
     with pytest.raises(CourseError, match=r"prompts change.*joins the colon.*completion_only=False"):
-        training.train_sft(folder, TRAIN, HELDOUT, tiny.settings(**QUICK), tmp_path / "out")
+        sft.train_sft(folder, TRAIN, HELDOUT, tiny.settings(**QUICK), tmp_path / "out")
 
 
 # ------------------------------------------------------------------------------------------------ a run from end to end
@@ -243,10 +248,10 @@ def test_profile_local_with_a_llama_as_policy_and_a_llama_as_reward_model(tmp_pa
     sizes = {"train_pairs": 12, "heldout_pairs": 4, "eval_prompts": 2, "sft_max_length": 96, "dpo_max_length": 96}
     sizes |= {"max_prompt_length": 64, "max_new_tokens": 4, "sft_epochs": 1.0}
     judge = tiny.family_model("llama", tokenizer, AutoModelForSequenceClassification, num_labels=2)
-    models.save_model(judge, tokenizer, tmp_path / "judge")
+    loading.save_model(judge, tokenizer, tmp_path / "judge")
     places = {"dataset": dialogues(tmp_path / "data"), "policy": tiny.folder_of(tokenizer, tmp_path / "policy")}
     places["reward_model"] = tmp_path / "judge"
-    run = launch.train({"profile": "local", **{name: str(place) for name, place in places.items()}, **sizes})
+    run = train.train({"profile": "local", **{name: str(place) for name, place in places.items()}, **sizes})
     assert stages.training_summary(run, "dpo")["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
     scores = stages.scores(run, "sft_dpo")
     assert len(scores) == 4 and scores["score"].notna().all()

@@ -2,9 +2,9 @@ import pytest
 import tiny
 import torch
 
-from helpers import inference_engine
-from helpers.errors import SettingsError
-from helpers.generation import generate
+from helpers.core.errors import SettingsError
+from helpers.models import ctranslate2
+from helpers.models.generation import generate
 
 PROMPTS = ["\n\nHuman: dog?\n\nAssistant:", *tiny.made_up(9)["prompt"], "", "\n\nHuman: dog?\n\nAssistant:"]
 
@@ -19,7 +19,7 @@ def run(prompts=PROMPTS, policy=None, batch_size=4, max_new_tokens=12, **more):
 def way(request, monkeypatch):
     """Every test of this file runs through both ways to decode."""
     if request.param == "transformers":
-        monkeypatch.setattr(inference_engine, "takes", lambda model: False)
+        monkeypatch.setattr(ctranslate2, "takes", lambda model: False)
 
 
 def test_batches_give_what_one_prompt_at_a_time_gives():
@@ -42,7 +42,7 @@ def test_tokens_are_the_argmax_of_a_plain_forward_pass():
 
 def ending_with(word_id):
     """The shared policy with a tokenizer that calls another token EOS."""
-    from helpers.models import load_tokenizer
+    from helpers.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(tiny.policy_folder())
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(word_id)

@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 
-from helpers import hardware
-from helpers.errors import DataError
-from helpers.settings import ROOT, resolve
+from helpers.core.errors import DataError
+from helpers.core.profiles import ROOT
+from helpers.core.settings import resolve
+from helpers.models import hardware
 
 
 def test_pick_device():

@@ -18,14 +18,16 @@ import torch
 from hub_imitation import fill_cache, go_offline
 from tiny_repositories import HH, JUDGE, OPT, OTHER, PINNED, TEXT, TRAPS, converted, half, one_line
 
-from helpers import hub, models, preferences, repositories
-from helpers.settings import ROOT
+from helpers.core import hub, repositories
+from helpers.core.profiles import ROOT
+from helpers.data import pairs
+from helpers.models import checkpoint_files, loading
 
 
 def test_a_policy_is_loaded_from_the_hub_as_it_is_published(server, opt_published, results):
     server.publish(OPT, PINNED, opt_published)
     server.publish(OPT, OTHER, {"config.json": b"{}"})  # the newest commit is not the pinned one
-    policy, tokenizer = models.load_policy(OPT, device="cpu"), models.load_tokenizer(OPT)
+    policy, tokenizer = loading.load_policy(OPT, device="cpu"), loading.load_tokenizer(OPT)
     assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
     for name, value in half(tiny.policy()[0]).items():
         assert torch.equal(policy.state_dict()[name], value.float()), name
@@ -38,7 +40,7 @@ def test_a_policy_is_loaded_from_the_hub_as_it_is_published(server, opt_publishe
 
 def test_a_reward_model_is_loaded_from_the_hub_as_it_is_published(server, judge_published, tmp_path):
     server.publish(JUDGE, repositories.REWARD_MODEL.revision, judge_published)
-    model, tokenizer = models.load_reward_model(JUDGE, "cpu")
+    model, tokenizer = loading.load_reward_model(JUDGE, "cpu")
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     for name, value in half(tiny.judge()[0]).items():
         assert torch.equal(model.state_dict()[name], value.float()), name
@@ -48,7 +50,7 @@ def test_a_reward_model_is_loaded_from_the_hub_as_it_is_published(server, judge_
 
 def test_the_second_load_asks_nobody_and_converts_nothing(server, opt_published, results, monkeypatch, capfd):
     server.publish(OPT, PINNED, opt_published)
-    models.load_policy(OPT, device="cpu")
+    loading.load_policy(OPT, device="cpu")
     out, _ = capfd.readouterr()
     downloading, converting = out.splitlines()
     assert re.fullmatch(r"downloading model 'facebook/opt-350m' \(revision 08ab08c\), 0\.\d MB in all", downloading)
@@ -59,24 +61,24 @@ def test_the_second_load_asks_nobody_and_converts_nothing(server, opt_published,
     ]
     server.asked.clear()
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle is opened again"))
-    models.load_policy(OPT, device="cpu")
-    models.load_tokenizer(OPT)
+    loading.load_policy(OPT, device="cpu")
+    loading.load_tokenizer(OPT)
     assert server.asked == [] and capfd.readouterr() == ("", "")
 
 
 def test_a_tokenizer_alone_downloads_no_weights(server, opt_published, results):
     server.publish(OPT, PINNED, opt_published)
-    models.load_tokenizer(OPT)
+    loading.load_tokenizer(OPT)
     assert "pytorch_model.bin" not in server.files_asked() and not converted(results)
-    models.load_policy(OPT, device="cpu")
+    loading.load_policy(OPT, device="cpu")
     assert "pytorch_model.bin" in server.files_asked()
 
 
 def test_safetensors_are_preferred_to_pickles(server, opt_published, results, tmp_path):
-    models.save_model(*tiny.policy(), tmp_path / "safe")
+    loading.save_model(*tiny.policy(), tmp_path / "safe")
     safe = (tmp_path / "safe" / "model.safetensors").read_bytes()
     server.publish("someone/both", OTHER, opt_published | {"model.safetensors": safe})
-    models.load_policy("someone/both", device="cpu")
+    loading.load_policy("someone/both", device="cpu")
     assert "model.safetensors" in server.files_asked() and "pytorch_model.bin" not in server.files_asked()
     assert not converted(results)
 
@@ -90,7 +92,7 @@ def test_the_environment_alone_leads_to_the_hub(opt_published, dialogues, tmp_pa
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     environment |= {"HF_HOME": str(tmp_path / "home"), "COURSE_RESULTS": str(tmp_path / "results")}
-    models.save_model(*tiny.policy(), tmp_path)
+    loading.save_model(*tiny.policy(), tmp_path)
     files = opt_published | {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()}
     with hub_imitation.running() as server:
         server.publish(OPT, PINNED, files)
@@ -109,13 +111,13 @@ def test_the_pinned_revision_is_taken_and_no_other_in_its_place(server, opt_publ
     fill_cache(cache, OPT, OTHER, opt_published, ref="main")
     with monkeypatch.context() as patch:
         go_offline(patch)
-        text = one_line(models.load_policy, OPT)
+        text = one_line(loading.load_policy, OPT)
         assert "(revision 08ab08c) is not whole in the hub's cache" in text
     server.publish(OPT, OTHER, opt_published)
-    text = one_line(models.load_policy, OPT)
+    text = one_line(loading.load_policy, OPT)
     assert f"has no revision {PINNED} on the hub" in text and "or give a folder: policy=PATH" in text
     server.publish(OPT, PINNED, opt_published)
-    models.load_policy(OPT, device="cpu")
+    loading.load_policy(OPT, device="cpu")
     assert (cache / "models--facebook--opt-350m" / "snapshots" / PINNED / "pytorch_model.bin").exists()
 
 
@@ -125,12 +127,12 @@ def test_offline_the_cache_is_enough_and_what_it_lacks_is_named(
     go_offline(monkeypatch)
     needed = {name: content for name, content in opt_published.items() if name not in TRAPS}
     snapshot = fill_cache(cache, OPT, PINNED, needed)
-    models.load_policy(OPT, device="cpu")
-    models.load_tokenizer(OPT)
+    loading.load_policy(OPT, device="cpu")
+    loading.load_tokenizer(OPT)
     for name, complaint in {
-        "merges.txt": (models.load_tokenizer, "lacks its tokenizer"),
-        "pytorch_model.bin": (models.load_policy, "lacks weights"),
-        "config.json": (models.load_policy, "lacks config.json"),
+        "merges.txt": (loading.load_tokenizer, "lacks its tokenizer"),
+        "pytorch_model.bin": (loading.load_policy, "lacks weights"),
+        "config.json": (loading.load_policy, "lacks config.json"),
     }.items():
         (snapshot / name).unlink()
         assert complaint[1] in one_line(complaint[0], OPT)
@@ -141,7 +143,7 @@ def test_the_command_that_an_offline_complaint_names_mends_it(server, opt_publis
     server.publish(OPT, PINNED, opt_published)
     with monkeypatch.context() as patch:
         go_offline(patch)
-        command = shlex.split(one_line(models.load_policy, OPT).split("`")[1])
+        command = shlex.split(one_line(loading.load_policy, OPT).split("`")[1])
     assert command[:2] == ["hf", "download"] and PINNED in command
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(cache), "HF_HOME": str(cache / "home")}
@@ -150,23 +152,23 @@ def test_the_command_that_an_offline_complaint_names_mends_it(server, opt_publis
     assert done.returncode == 0, done.stderr
     assert not server.files_asked() & {"flax_model.msgpack", "tf_model.h5"}
     go_offline(monkeypatch)
-    models.load_policy(OPT, device="cpu")
+    loading.load_policy(OPT, device="cpu")
 
 
 def test_without_a_pin_the_newest_is_asked_for_and_the_cache_serves_when_nobody_answers(
     server, opt_published, cache, monkeypatch, capsys
 ):
     server.publish("someone/opt", OTHER, opt_published)
-    first = hub.tokenizer_folder("someone/opt")
+    first = checkpoint_files.tokenizer_folder("someone/opt")
     server.asked.clear()
-    assert hub.tokenizer_folder("someone/opt") == first and len(server.asked) == 1
+    assert checkpoint_files.tokenizer_folder("someone/opt") == first and len(server.asked) == 1
     newer = {"tokenizer_config.json": opt_published["tokenizer_config.json"] + b" "}
     server.publish("someone/opt", PINNED, opt_published | newer)
-    second = hub.tokenizer_folder("someone/opt")
+    second = checkpoint_files.tokenizer_folder("someone/opt")
     assert second.name == PINNED and (second / "tokenizer_config.json").read_bytes().endswith(b" ")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     capsys.readouterr()
-    assert hub.tokenizer_folder("someone/opt") == second
+    assert checkpoint_files.tokenizer_folder("someone/opt") == second
     assert "the newest revision in the cache is used" in capsys.readouterr().out
 
 
@@ -204,7 +206,7 @@ def test_a_hub_that_gives_nothing_is_one_quick_line(fault, words, server, opt_pu
         server.failing["/"] = 503
     if fault != "silence":
         no_waiting(monkeypatch)
-    text = one_line(models.load_policy, name)
+    text = one_line(loading.load_policy, name)
     assert all(
         word in text for word in [f"model {name!r}", "or give a folder: policy=PATH or reward_model=PATH", *words]
     ), text
@@ -221,7 +223,7 @@ def test_a_hub_that_tells_but_does_not_give_is_named_by_its_own_words(server, op
     patient(monkeypatch)
     server.publish("someone/opt", OTHER, opt_published)
     server.failing["/someone"] = 503
-    text = one_line(models.load_policy, "someone/opt")
+    text = one_line(loading.load_policy, "someone/opt")
     assert "is refused by the hub (Server error '503" in text and "try again later" in text
 
 
@@ -229,11 +231,11 @@ def test_a_download_that_never_ends_is_one_line_and_what_was_finished_is_kept(se
     patient(monkeypatch)
     server.publish(OPT, PINNED, opt_published)
     server.cuts["pytorch_model.bin"] = [1000] + [0] * 20
-    text = one_line(models.load_policy, OPT)
+    text = one_line(loading.load_policy, OPT)
     assert "cannot be fetched from the hub" in text and "run again" in text
     server.cuts.clear()
     server.asked.clear()
-    models.load_policy(OPT, device="cpu")
+    loading.load_policy(OPT, device="cpu")
     assert "pytorch_model.bin" in server.files_asked() and "config.json" not in server.files_asked()
 
 
@@ -242,7 +244,7 @@ def test_what_an_interruption_left_in_the_cache_is_completed(state, server, opt_
     server.publish(OPT, PINNED, opt_published)
     needed = {name: content for name, content in opt_published.items() if name not in TRAPS}
     if state == "no tokenizer_config.json":  # the library's own list of the files says that it is missing
-        models.load_policy(OPT, device="cpu")
+        loading.load_policy(OPT, device="cpu")
         name, snapshot = "tokenizer_config.json", cache / "models--facebook--opt-350m" / "snapshots" / PINNED
         server.asked.clear()
     else:
@@ -258,11 +260,11 @@ def test_what_an_interruption_left_in_the_cache_is_completed(state, server, opt_
         blob.unlink()
     with monkeypatch.context() as patch:
         go_offline(patch)
-        text = one_line(models.load_policy, OPT)
+        text = one_line(loading.load_policy, OPT)
         assert ("lacks weights" if name == "pytorch_model.bin" else "is not whole") in text and "hf download" in text
-    policy = models.load_policy(OPT, device="cpu")
+    policy = loading.load_policy(OPT, device="cpu")
     assert torch.equal(policy.lm_head.weight, half(tiny.policy()[0])["lm_head.weight"].float())
-    assert models.load_tokenizer(OPT)(TEXT)["input_ids"] == tiny.policy()[1](TEXT)["input_ids"]
+    assert loading.load_tokenizer(OPT)(TEXT)["input_ids"] == tiny.policy()[1](TEXT)["input_ids"]
     assert server.files_asked() == {name}
 
 
@@ -270,7 +272,7 @@ def test_half_a_pickle_in_the_cache_is_named_with_the_command_that_mends_it(opt_
     snapshot = fill_cache(cache, OPT, PINNED, opt_published)
     blob = (snapshot / "pytorch_model.bin").resolve()
     blob.write_bytes(blob.read_bytes()[:5000])
-    text = one_line(models.load_policy, OPT)
+    text = one_line(loading.load_policy, OPT)
     assert "has a damaged pytorch_model.bin" in text and "hf download --force-download" in text
     assert not converted(results)
 
@@ -302,19 +304,19 @@ def test_pairs_from_the_hub_are_those_of_a_folder_and_only_their_file_is_downloa
     for name, content in dialogues.items():
         (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "here" / name).write_bytes(content)
-    loaded = preferences.load_pairs(HH, ["harmless-base"], "train")
-    assert loaded.pairs.equals(preferences.load_pairs(tmp_path / "here", ["harmless-base"], "train").pairs)
+    loaded = pairs.load_pairs(HH, ["harmless-base"], "train")
+    assert loaded.pairs.equals(pairs.load_pairs(tmp_path / "here", ["harmless-base"], "train").pairs)
     assert list(loaded.pairs["line"]) == [1, 2] and server.files_asked() == {"train.jsonl.gz"}
     server.asked.clear()
-    assert preferences.load_transcripts(HH, ["harmless-base"], "train").shape == (2, 5) and server.asked == []
-    text = one_line(preferences.load_pairs, HH, ["harmless-base"], "test")
-    assert text == one_line(preferences.load_pairs, tmp_path / "here", ["harmless-base"], "test")
+    assert pairs.load_transcripts(HH, ["harmless-base"], "train").shape == (2, 5) and server.asked == []
+    text = one_line(pairs.load_pairs, HH, ["harmless-base"], "test")
+    assert text == one_line(pairs.load_pairs, tmp_path / "here", ["harmless-base"], "test")
     assert text.startswith("harmless-base/test.jsonl.gz, line 2: not JSON")
 
 
 def test_a_dataset_out_of_reach_is_one_quick_line(server, dialogues, cache, monkeypatch):
     no_waiting(monkeypatch)
-    read = preferences.load_pairs
+    read = pairs.load_pairs
     assert "dataset 'Anthropic/hh-rlhf' (revision 09be8c5) is not on the hub" in one_line(read, HH, ["x"], "test")
     server.publish(HH, OTHER, dialogues, kind="dataset")
     assert "has no revision 09be8c5bbc57cb" in one_line(read, HH, ["harmless-base"], "test")
@@ -343,6 +345,6 @@ def test_half_a_dialogue_file_is_never_read(tmp_path):
         with pytest.raises(kind):
             gzip.decompress(damaged)
         here.write_bytes(damaged)
-        for read in (preferences.load_pairs, preferences.load_transcripts):
+        for read in (pairs.load_pairs, pairs.load_transcripts):
             text = one_line(read, tmp_path / "here", ["harmless-base"], "train")
             assert f"{name} cannot be read" in text and "fetch the file again" in text

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import OPTConfig, OPTForCausalLM
 
-from helpers import inference_engine, models
-from helpers.generation import _left_pad, _likeliest
-from helpers.settings import DATA_CACHE
+from helpers.core.profiles import DATA_CACHE
+from helpers.models import ctranslate2, loading
+from helpers.models.generation import _left_pad, _likeliest
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ctranslate2") is None, reason="asked for on Linux only")
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 48}
@@ -47,8 +47,8 @@ class Words:
 def test_the_tokens_are_those_of_transformers(name, batches):
     model = MODELS[name]
     batches = [sorted(rows, key=len) for rows in batches]
-    assert inference_engine.takes(model)
-    ours = list(inference_engine.likeliest(model, batches, EOS, MOST))
+    assert ctranslate2.takes(model)
+    ours = list(ctranslate2.likeliest(model, batches, EOS, MOST))
     theirs = [_likeliest(model, Words(EOS), _left_pad(rows, Words.pad_token_id, "cpu"), MOST) for rows in batches]
     assert ours == theirs
 
@@ -57,7 +57,7 @@ def test_an_answer_ends_with_eos_or_when_it_is_long_enough():
     model, batch = MODELS["125m: norm before"], sorted(([i] * (1 + i % 9) for i in range(60)), key=len)
     endless = _likeliest(model, Words(-1), _left_pad(batch, Words.pad_token_id, "cpu"), MOST)
     eos = endless[0][3]
-    (answers,) = inference_engine.likeliest(model, [batch], eos, MOST)
+    (answers,) = ctranslate2.likeliest(model, [batch], eos, MOST)
     assert answers == [row[: row.index(eos) + 1] if eos in row else row for row in endless]
     assert 0 < sum(row[-1] == eos for row in answers) < len(answers)
 
@@ -66,7 +66,7 @@ def test_torch_keeps_its_threads_and_its_random_numbers():
     before, state = torch.get_num_threads(), torch.get_rng_state()
     try:
         torch.set_num_threads(2)
-        list(inference_engine.likeliest(MODELS["125m: norm before"], [[[2, 7]]], EOS, MOST))
+        list(ctranslate2.likeliest(MODELS["125m: norm before"], [[[2, 7]]], EOS, MOST))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -94,17 +94,17 @@ def with_adapter():
     ids=["adapter", "bfloat16", "gelu", "no bias", "plain norms", "no last norm", "no policy", "elsewhere"],
 )
 def test_what_it_would_get_wrong_it_leaves_to_transformers(other):
-    assert not inference_engine.takes(other())
+    assert not ctranslate2.takes(other())
 
 
 def test_a_large_policy_is_left_to_transformers_and_so_are_all_where_the_engine_is_missing(monkeypatch):
     model = random_opt()
     with monkeypatch.context() as patch:
-        patch.setattr(inference_engine, "LARGEST", model.num_parameters() - 1)
-        assert not inference_engine.takes(model)
-    monkeypatch.setattr(inference_engine.importlib.util, "find_spec", lambda name: None)
-    assert not inference_engine.takes(model)
+        patch.setattr(ctranslate2, "LARGEST", model.num_parameters() - 1)
+        assert not ctranslate2.takes(model)
+    monkeypatch.setattr(ctranslate2.importlib.util, "find_spec", lambda name: None)
+    assert not ctranslate2.takes(model)
 
 
 def test_the_shipped_policy_answers_through_it():
-    assert inference_engine.takes(models.load_policy(DATA_CACHE / "policy", device="cpu"))
+    assert ctranslate2.takes(loading.load_policy(DATA_CACHE / "policy", device="cpu"))

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import losses
-from helpers import training_loop as loop
-from helpers.methods import BY_LOSS
+from helpers.core.methods import BY_LOSS
+from helpers.training import arguments, losses, rows
 
 LOG_PROBS = st.lists(st.floats(-200, 0), min_size=3, max_size=3).map(lambda x: torch.tensor(x, dtype=torch.float64))
 BETAS = st.floats(0.01, 2)
@@ -71,12 +70,12 @@ def test_labels_of_completion():
 
 def moved(method, settings, out):
     """TRL's trainer of a method whose adapter has left its reference, a batch, and TRL's loss of it."""
-    from helpers.models import quiet
-    from helpers.training import _preference_trainer
+    from helpers.core.quiet import quiet
+    from helpers.training.dpo import preference_trainer
 
     rows = tiny.made_up(6)
     with quiet():
-        trainer = _preference_trainer(tiny.policy_folder(), rows, rows, settings, out, method)
+        trainer = preference_trainer(tiny.policy_folder(), rows, rows, settings, out, method)
         model = trainer.model.eval()
         torch.manual_seed(0)
         for name, weight in model.named_parameters():
@@ -157,16 +156,19 @@ def test_orpo_loss_by_hand(log_prob, nll):
 def test_sft_loss_equals_trl(tmp_path, completion_only):
     from trl import SFTConfig, SFTTrainer
 
-    from helpers.models import load_policy, quiet
-    from helpers.training import _sft_rows
+    from helpers.core.quiet import quiet
+    from helpers.models.loading import load_policy
+    from helpers.training.sft import _sft_rows
 
     tokenizer = tiny.policy()[1]
-    plan = loop.plan(SFTConfig, tiny.settings(), tmp_path, epochs=1, rate=1e-4, batch=6, max_length=96)
+    plan = arguments.training_arguments(
+        SFTConfig, tiny.settings(), tmp_path, epochs=1, rate=1e-4, batch=6, max_length=96
+    )
     with quiet():
         trainer = SFTTrainer(
             load_policy(tiny.policy_folder(), dropout=0.0, device="cpu"),
             plan,
-            train_dataset=loop.dataset(_sft_rows(tiny.made_up(6), completion_only)),
+            train_dataset=rows.dataset(_sft_rows(tiny.made_up(6), completion_only)),
             processing_class=tokenizer,
         )
         batch = next(iter(trainer.get_eval_dataloader(trainer.train_dataset)))

@@ -11,12 +11,18 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
-from helpers import course, launch, losses, methods, models, preference_rows, runs, stages, training
+from helpers import course
 from helpers.__main__ import app
-from helpers.errors import CourseError, SettingsError
-from helpers.methods import BY_LOSS, METHODS
-from helpers.metrics import MetricsFile, label
-from helpers.settings import resolve
+from helpers.core import methods, quiet
+from helpers.core.errors import CourseError, SettingsError
+from helpers.core.methods import BY_LOSS, METHODS
+from helpers.core.names import label
+from helpers.core.settings import resolve
+from helpers.evaluation.metrics_file import MetricsFile
+from helpers.models import loading
+from helpers.pipeline import run, stages
+from helpers.pipeline.train import _check_shares, processes
+from helpers.training import dpo, losses, preference_rows
 
 PAIRS = tiny.made_up(34, seed=1)
 TRAIN, HELDOUT = PAIRS[:22].reset_index(drop=True), PAIRS[22:].reset_index(drop=True)
@@ -27,7 +33,7 @@ EXPECTED = {"sigmoid": math.log(2), "ipo": 25.0, "robust": math.log(2), "simpo":
 
 def train(loss, out, **given):
     settings = tiny.settings(preference_loss=loss, **given)
-    training.train_dpo(tiny.policy_folder(), TRAIN, HELDOUT, settings, out)
+    dpo.train_dpo(tiny.policy_folder(), TRAIN, HELDOUT, settings, out)
     return pd.read_csv(out / "log.csv"), json.loads((out / "summary.json").read_text())
 
 
@@ -44,7 +50,7 @@ def test_every_preference_loss_trains_from_where_it_says(loss, tmp_path):
     assert {"logps_chosen", "logps_rejected", "rewards_accuracies", "generated_length", "eos_rate"} <= set(log.columns)
     assert 0 < summary["trainable_parameters"] < summary["parameters"] / 2
     assert not torch.equal(
-        models.load_policy(tmp_path / "model", device="cpu").model.decoder.layers[0].fc1.weight,
+        loading.load_policy(tmp_path / "model", device="cpu").model.decoder.layers[0].fc1.weight,
         tiny.policy()[0].model.decoder.layers[0].fc1.weight,
     )
 
@@ -52,9 +58,9 @@ def test_every_preference_loss_trains_from_where_it_says(loss, tmp_path):
 @pytest.mark.parametrize("loss", WITH_REFERENCE)
 def test_dropout_that_nobody_asked_for_is_found(loss, tmp_path, monkeypatch):
     def with_dropout(source, *, dropout, device):
-        return models.load_policy(source, dropout=0.2, device=device)
+        return loading.load_policy(source, dropout=0.2, device=device)
 
-    monkeypatch.setattr(training, "load_policy", with_dropout)
+    monkeypatch.setattr(loading, "load_policy", with_dropout)
     row = BY_LOSS[loss]
     with pytest.raises(CourseError, match="dropout is on") as caught:
         train(loss, tmp_path)
@@ -74,9 +80,9 @@ def test_the_expected_first_loss_follows_the_settings():
 @pytest.mark.parametrize("loss", WITHOUT)
 def test_experimental_trainers_see_the_same_tokens_as_dpo(loss, tmp_path):
     settings = tiny.settings()
-    with models.quiet():
+    with quiet.quiet():
         made = [
-            training._preference_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path, row)
+            dpo.preference_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path, row)
             for row in (METHODS["dpo"], BY_LOSS[loss])
         ]
     ours, theirs = (preference_rows.preference_ids(trainer.train_dataset) for trainer in made)
@@ -93,13 +99,13 @@ def test_a_prompt_that_fills_the_row_is_left_out_and_a_glued_one_refused(loss, t
     long = TRAIN.copy()
     long.loc[3, "prompt"] = " dog" * 100 + long.loc[3, "prompt"]
     settings = tiny.settings(preference_loss=loss, dpo_epochs=0.2)
-    training.train_dpo(tiny.policy_folder(), long, HELDOUT, settings, tmp_path / "long")
+    dpo.train_dpo(tiny.policy_folder(), long, HELDOUT, settings, tmp_path / "long")
     summary = json.loads((tmp_path / "long" / "summary.json").read_text())
     assert (summary["rows_given"], summary["rows_used"], summary["rows_dropped"]) == (22, 21, 1)
     assert summary["tokens_max"] <= 96
     glued = TRAIN.assign(prompt=TRAIN["prompt"] + " Y", chosen="es.", rejected="o.")
     with pytest.raises(CourseError, match="22 of 22 prompts change"):
-        training.train_dpo(tiny.policy_folder(), glued, HELDOUT, settings, tmp_path / "glued")
+        dpo.train_dpo(tiny.policy_folder(), glued, HELDOUT, settings, tmp_path / "glued")
 
 
 @pytest.mark.parametrize("loss", WITHOUT)
@@ -113,10 +119,10 @@ def test_a_killed_training_goes_on_to_the_same_bytes(loss, tmp_path):
 
     settings = tiny.settings(preference_loss=loss)
     start = (tiny.policy_folder(), TRAIN, HELDOUT, settings)
-    training.train_dpo(*start, tmp_path / "whole")
+    dpo.train_dpo(*start, tmp_path / "whole")
     with pytest.raises(Killed):
-        training.train_dpo(*start, tmp_path / "killed", progress=kill)
-    training.train_dpo(*start, tmp_path / "killed")
+        dpo.train_dpo(*start, tmp_path / "killed", progress=kill)
+    dpo.train_dpo(*start, tmp_path / "killed")
     names = ("log.csv", "summary.json", "adapter/adapter_model.safetensors", "model/model.safetensors")
     digests = [
         [hashlib.sha256((tmp_path / kind / name).read_bytes()).hexdigest() for name in names]
@@ -128,7 +134,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(loss, tmp_path):
 def test_every_name_in_the_table_leads_somewhere():
     for method in METHODS.values():
         assert callable(getattr(losses, method.formula))
-        with models.quiet():
+        with quiet.quiet():
             assert callable(methods.imported(method.trainer)) and callable(methods.imported(method.config))
         fields = methods.imported(method.config).__dataclass_fields__
         assert {*method.fixed, *method.from_settings} <= set(fields)
@@ -167,7 +173,7 @@ def opened(tmp_path, monkeypatch):
     sizes = {"train_pairs": 8, "heldout_pairs": 4, "eval_prompts": 2, "max_new_tokens": 2, "scoring_batch_size": 4}
     sizes |= {"sft_epochs": 0.2, "dpo_epochs": 0.2, "sft_batch_size": 4, "dpo_batch_size": 4, "sft_max_length": 256}
     sizes |= {"dpo_max_length": 256, "max_prompt_length": 128}
-    return lambda **given: runs.open_run(**({"profile": "smoke", "device": "cpu"} | sizes | given))
+    return lambda **given: run.open_run(**({"profile": "smoke", "device": "cpu"} | sizes | given))
 
 
 def test_more_models_reach_metrics_and_report(opened):
@@ -208,8 +214,8 @@ def test_a_stage_depends_on_the_settings_of_its_own_loss_alone(opened, monkeypat
 
 def test_losses_with_a_reference_share_it(opened, monkeypatch):
     run, asked = opened(dpo_reference="precomputed"), []
-    compute = training.reference_of
-    monkeypatch.setattr(training, "reference_of", lambda *given: asked.append(given) or compute(*given))
+    compute = dpo.reference_of
+    monkeypatch.setattr(dpo, "reference_of", lambda *given: asked.append(given) or compute(*given))
     for name in ("dpo", "ipo", "robust", "simpo"):
         stages.policy(run, name)
     assert len(asked) == 1
@@ -236,12 +242,12 @@ def test_train_only_one_more_model(opened, monkeypatch, tmp_path):
 
 
 def test_several_processes_refuse_what_they_cannot_share(monkeypatch):
-    monkeypatch.setattr(launch.processes, "count", lambda: 2)
-    launch._check_shares(tiny.settings(), ["pairs", "sft", "dpo"])
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    _check_shares(tiny.settings(), ["pairs", "sft", "dpo"])
     with pytest.raises(SettingsError, match="orpo is trained by one process only"):
-        launch._check_shares(tiny.settings(), ["pairs", "sft", "orpo"])
+        _check_shares(tiny.settings(), ["pairs", "sft", "orpo"])
     with pytest.raises(SettingsError, match="dpo is trained by one process only"):
-        launch._check_shares(tiny.settings(preference_loss="simpo"), ["dpo"])
+        _check_shares(tiny.settings(preference_loss="simpo"), ["dpo"])
 
 
 def test_the_whole_course_needs_the_four_models(opened):

@@ -13,21 +13,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import permutation_test
 
-from helpers.errors import CourseError
-from helpers.metrics import (
-    PUBLISHED,
-    MetricsFile,
-    Thresholds,
-    calibrate,
-    cas,
-    evaluate,
-    mean_interval,
-    metrics_json,
-    passes,
-    wilson,
-)
-from helpers.published import discordant_counts, published, table1
-from helpers.statistics import discordant, mcnemar_p, sign_flip_p
+from helpers.core.errors import CourseError
+from helpers.core.statistics import discordant, mcnemar_p, sign_flip_p
+from helpers.evaluation.metrics import cas, evaluate, mean_interval, wilson
+from helpers.evaluation.metrics_file import MetricsFile, metrics_json
+from helpers.evaluation.thresholds import PUBLISHED, Thresholds, calibrate, passes
+from helpers.report.paper.published_figures import discordant_counts, published, table1
 
 ARTEFACTS = Path(__file__).parents[2] / "shared/paper/artefacts/data/responses"
 FILES = {"base": "1_base", "sft": "2_sft", "dpo": "3_dpo", "sft_dpo": "4_sftdpo"}

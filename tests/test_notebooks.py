@@ -10,8 +10,9 @@ from itertools import chain
 
 import pytest
 
+from helpers.core.profiles import ROOT
+from helpers.core.settings import Settings, resolve
 from helpers.course import notebooks
-from helpers.settings import ROOT, Settings, resolve
 
 NOTEBOOKS = notebooks()
 PARAMETER = re.compile(r"(\w+)(?:: (?:Optional\[(?:str|int|float|bool)\]|str|int|float|bool))? = (.+?)(?:  # .+)?")

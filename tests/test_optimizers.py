@@ -5,7 +5,7 @@ import copy
 import tiny
 import torch
 
-from helpers.optimizers import muon
+from helpers.training.optimizers import muon
 
 
 def model_and_optimizer(lr=0.01):

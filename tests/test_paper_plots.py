@@ -3,10 +3,13 @@
 import numpy as np
 import pandas as pd
 
-from helpers import audit, audit_plots, paper_plots, published, reanalysis
-from helpers.pictures import Picture
+from helpers.data import audit
+from helpers.report.paper import published_figures, reanalysis
+from helpers.report.plots import audit as audit_plots
+from helpers.report.plots import paper as paper_plots
+from helpers.report.plots.style import Picture
 
-ROWS = published.scores()
+ROWS = published_figures.scores()
 
 
 def test_differences_say_which_hold():

@@ -8,25 +8,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import OPTConfig, OPTForCausalLM
 
-from helpers import doctor, hardware, models, preferences, training
-from helpers.errors import DataError, SettingsError
-from helpers.folders import read_json
-from helpers.methods import METHODS
-from helpers.planning import lengths, memory, rates, shapes
-from helpers.planning.plan import across_cards, fit, plan
-from helpers.settings import DATA_CACHE, DISK_GB, resolve
+from helpers.core.errors import DataError, SettingsError
+from helpers.core.files import read_json
+from helpers.core.methods import METHODS
+from helpers.core.profiles import DATA_CACHE, DISK_GB
+from helpers.core.settings import resolve
+from helpers.data import pairs
+from helpers.models import hardware, loading, sizes
+from helpers.models.sizes import shape_of_model
+from helpers.planning import doctor, lengths, throughput
+from helpers.planning.plan import across_cards, plan
+from helpers.training import dpo, memory
+from helpers.training.memory import rows_for_device
 
-OPT, JUDGE = shapes.PUBLISHED
+OPT, JUDGE = sizes.PUBLISHED
 
 
 @pytest.fixture(scope="module")
-def opt() -> shapes.Shape:
-    return shapes.shape_of(OPT)
+def opt() -> sizes.Shape:
+    return sizes.shape_of(OPT)
 
 
 @pytest.fixture(scope="module")
-def judge() -> shapes.Shape:
-    return shapes.shape_of(JUDGE)
+def judge() -> sizes.Shape:
+    return sizes.shape_of(JUDGE)
 
 
 def test_the_published_models_have_the_published_sizes(opt, judge):
@@ -37,22 +42,22 @@ def test_the_published_models_have_the_published_sizes(opt, judge):
 
 def test_a_shape_counts_what_the_model_has(tmp_path):
     model, _ = tiny.policy()
-    shape = shapes.shape_of(tiny.policy_folder())
-    assert shape == shapes.shape_of_model(model)
-    assert shape.parameters == models.count_parameters(model)[1]
+    shape = sizes.shape_of(tiny.policy_folder())
+    assert shape == sizes.shape_of_model(model)
+    assert shape.parameters == loading.count_parameters(model)[1]
     matrices = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     assert shape.inside == sum(m.weight.numel() for m in matrices)  # the tied head multiplies each token too
     with pytest.raises(DataError, match="no config of model"):
-        shapes.shape_of(tmp_path)
+        sizes.shape_of(tmp_path)
 
 
 @pytest.mark.parametrize("targets", ["q_v", "all-linear"])
 def test_an_adapter_has_as_many_weights_as_peft_makes(targets, tmp_path):
     pairs = tiny.made_up(8)
     settings = tiny.settings(lora_targets=targets, dpo_epochs=0.1)
-    training.train_dpo(tiny.policy_folder(), pairs, pairs, settings, tmp_path)
+    dpo.train_dpo(tiny.policy_folder(), pairs, pairs, settings, tmp_path)
     summary = read_json(tmp_path / "summary.json")
-    shape = shapes.shape_of(tiny.policy_folder())
+    shape = sizes.shape_of(tiny.policy_folder())
     assert shape.adapter(settings.lora_rank, targets) == summary["trainable_parameters"]
     assert shape.parameters + shape.adapter(settings.lora_rank, targets) == summary["parameters"]
 
@@ -75,7 +80,7 @@ def test_activations_are_what_autograd_keeps(bfloat16):
     with watched, torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
         model.model.decoder(input_ids=ids, attention_mask=torch.ones_like(ids))
     found = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    shape = shapes.shape_of_model(model)
+    shape = shape_of_model(model)
     head = 2 * model.lm_head.weight.numel() if bfloat16 else 0  # the head took no part
     planned = memory.activations(shape, "sft", ids.numel(), bfloat16=bfloat16, checkpointing=False) - head
     assert planned == pytest.approx(found, rel=0.1)
@@ -83,9 +88,9 @@ def test_activations_are_what_autograd_keeps(bfloat16):
 
 @given(st.sampled_from(["sft", "dpo"]), st.integers(1, 5), st.integers(16, 1024), st.booleans(), st.floats(2e9, 9e10))
 def test_rows_that_fit_are_the_most_that_fit(kind, power, length, bfloat16, room):
-    shape, rows = shapes.Shape(331_196_416, 328_777_728, 24, 1024, 50_272, 445_440, 98_304), 2**power
+    shape, rows = sizes.Shape(331_196_416, 328_777_728, 24, 1024, 50_272, 445_440, 98_304), 2**power
     how = {"bfloat16": bfloat16, "checkpointing": False, "adapter": shape.adapter(16, "all-linear")}
-    n = memory.rows_that_fit(shape, kind, room, rows, length, **how)
+    n = memory.most_rows(shape, kind, room, rows, length, **how)
     if n:
         assert rows % n == 0 and memory.peak(shape, kind, n, length, accumulate=rows // n, **how) <= room
     if n < rows:
@@ -124,7 +129,7 @@ def test_a_small_card_gets_checkpointing_and_a_smaller_one_is_refused(opt):
     settings = resolve(profile="paper").settings
 
     def fitted(gigabytes):
-        return fit(settings, METHODS["sft"], opt, hardware.device_called(f"{gigabytes} GB"))
+        return rows_for_device(settings, METHODS["sft"], opt, hardware.device_called(f"{gigabytes} GB"))
 
     assert fitted(60) == (16, False)
     rows, checkpointing = fitted(7.2)
@@ -137,7 +142,7 @@ def test_the_published_time_of_the_authors_is_in_reach_of_the_formula():
     """Their SFT logged 1.727e17 operations (6 a weight and token); ours counts attention too, padding not."""
     settings = resolve(profile="paper", recipe="published").settings
     sft = plan(settings, hardware.CARDS["A100 40GB"]).stages[0]
-    work = sft.tokens * 3 * rates.forward_flops(shapes.shape_of(OPT), sft.tokens / (2 * 160_800))
+    work = sft.tokens * 3 * throughput.forward_flops(sizes.shape_of(OPT), sft.tokens / (2 * 160_800))
     assert 0.7 < work / 1.727e17 < 1.3
 
 
@@ -145,8 +150,8 @@ def test_lengths_are_those_of_the_rows():
     settings = resolve().settings
     found = lengths.lengths_of(settings)
     assert found.pairs == settings.train_pairs == 1500
-    tokenizer = models.load_tokenizer(DATA_CACHE / "policy")
-    rows = preferences.load_pairs(DATA_CACHE / "mini_hh", ["harmless-base", "helpful-base"], "train").pairs
+    tokenizer = loading.load_tokenizer(DATA_CACHE / "policy")
+    rows = pairs.load_pairs(DATA_CACHE / "mini_hh", ["harmless-base", "helpful-base"], "train").pairs
     real = pd.Series([len(ids) + 1 for ids in tokenizer(list(rows["prompt"] + rows["chosen"]))["input_ids"]]).mean()
     assert found.sft == pytest.approx(real, rel=0.05) and found.dpo > 1.5 * found.sft
 
@@ -191,11 +196,11 @@ def test_torchs_names_lead_to_data_sheets(name, card):
 
 
 def test_what_was_measured_counts_before_the_data_sheet(tmp_path, monkeypatch, opt):
-    monkeypatch.setattr(rates, "RATES", tmp_path / "rates.json")
+    monkeypatch.setattr(throughput, "RATES", tmp_path / "rates.json")
     monkeypatch.setenv("COURSE_RESULTS", str(tmp_path / "results"))
     card = hardware.CARDS["H100"]
-    assumed, source = rates.rate(card, "sft", "bfloat16", opt)
-    assert assumed == rates.ASSUMED_SHARE * card.half and "not measured" in source
+    assumed, source = throughput.rate(card, "sft", "bfloat16", opt)
+    assert assumed == throughput.ASSUMED_SHARE * card.half and "not measured" in source
     record = {
         "date": "2026-11-25",
         "device": "NVIDIA H100 80GB HBM3",
@@ -204,12 +209,12 @@ def test_what_was_measured_counts_before_the_data_sheet(tmp_path, monkeypatch, o
         "flops_a_second": 5e14,
     }
     near, far = ({**record, "inside": n, "flops_a_second": f} for n, f in ((opt.inside, 5e14), (2_000_000, 1e12)))
-    rates.enter([far, near], tmp_path / "rates.json")
-    assert rates.rate(card, "sft", "bfloat16", opt)[0] == 5e14
-    rates.enter([near | {"flops_a_second": 6e14}], tmp_path / "rates.json")
-    assert rates.rate(card, "sft", "bfloat16", opt)[0] == 6e14
-    assert rates.rate(hardware.device_called("16GB"), "sft", "bfloat16", opt) is None
-    assert rates.rate(hardware.CARDS["T4"], "sft", "float32", opt)[1].endswith("not measured")
+    throughput.keep_rates([far, near], tmp_path / "rates.json")
+    assert throughput.rate(card, "sft", "bfloat16", opt)[0] == 5e14
+    throughput.keep_rates([near | {"flops_a_second": 6e14}], tmp_path / "rates.json")
+    assert throughput.rate(card, "sft", "bfloat16", opt)[0] == 6e14
+    assert throughput.rate(hardware.device_called("16GB"), "sft", "bfloat16", opt) is None
+    assert throughput.rate(hardware.CARDS["T4"], "sft", "float32", opt)[1].endswith("not measured")
 
 
 def test_every_card_gets_a_plan():

@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import pictures, plots
-from helpers.errors import CourseError
-from helpers.metrics import PUBLISHED, evaluate
-from helpers.published import table1
+from helpers.core.errors import CourseError
+from helpers.evaluation.metrics import evaluate
+from helpers.evaluation.thresholds import PUBLISHED
+from helpers.report.paper.published_figures import table1
+from helpers.report.plots import evaluation as plots
+from helpers.report.plots import style
+from helpers.report.plots import training as training_plots
 
 MODELS = ("base", "sft", "dpo", "sft_dpo")
 
@@ -52,9 +55,9 @@ FIGURES = {
     "per_prompt_scores": lambda n: plots.per_prompt_scores(made_up(n), "helpful"),
     "per_prompt_scores of one": lambda n: plots.per_prompt_scores(made_up(n, ["base"]), "harmful"),
     "length_histogram": lambda n: plots.length_histogram({"chosen": [20] * n, "rejected": range(n)}),
-    "dpo_dashboard": lambda n: plots.dpo_dashboard(made_up_log(n)),
-    "sft_curves": lambda n: plots.sft_curves(made_up_log(n)),
-    "training_curves": lambda n: plots.training_curves(made_up_log(n), ["loss", "rewards_margins"]),
+    "dpo_dashboard": lambda n: training_plots.dpo_dashboard(made_up_log(n)),
+    "sft_curves": lambda n: training_plots.sft_curves(made_up_log(n)),
+    "training_curves": lambda n: training_plots.training_curves(made_up_log(n), ["loss", "rewards_margins"]),
 }
 
 
@@ -79,7 +82,7 @@ def test_alt_text_quotes_the_rates():
 
 
 def test_dashboard_alt_quotes_first_and_last_heldout_values():
-    alt = plots.dpo_dashboard(made_up_log()).alt
+    alt = training_plots.dpo_dashboard(made_up_log()).alt
     assert "loss 0.69 to 0.61 on held-out data" in alt
     assert "log-probabilities (rejected) −50.00 to −58.00" in alt
 
@@ -88,7 +91,7 @@ def test_show_stores_the_alt_text_in_the_output(capsys, monkeypatch):
     seen = {}
     monkeypatch.setattr("IPython.display.display", lambda data, **options: seen.update(data=data, **options))
     figure = plots.mean_scores(made_up())
-    plots.show(figure)
+    style.show(figure)
     assert base64.b64decode(seen["data"]["image/png"]) == figure.png()
     assert seen["data"]["text/plain"] == seen["metadata"]["image/png"]["alt"] == figure.alt
     assert seen["raw"] is True
@@ -103,8 +106,8 @@ def test_a_figure_leaves_the_style_of_the_caller_alone():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: plots.training_curves(made_up_log(), ["no_such_column"]),
-        lambda: plots.sft_curves(pd.DataFrame({"step": [], "split": [], "loss": []})),
+        lambda: training_plots.training_curves(made_up_log(), ["no_such_column"]),
+        lambda: training_plots.sft_curves(pd.DataFrame({"step": [], "split": [], "loss": []})),
         lambda: plots.per_prompt_scores(made_up(), "harmless"),
         lambda: plots.length_histogram({"chosen": []}),
     ],
@@ -135,8 +138,8 @@ def seen(colour: str, sight: str) -> np.ndarray:
 @pytest.mark.parametrize("sight", SIGHT)
 def test_a_fifth_and_a_sixth_model_are_told_apart(sight):
     names = [*MODELS, "orpo", "sft_ipo"]
-    colours = [pictures.colour(name, place) for place, name in enumerate(names)]
-    assert len({pictures.marker(name, place) for place, name in enumerate(names)}) == len(names)
+    colours = [style.colour(name, place) for place, name in enumerate(names)]
+    assert len({style.marker(name, place) for place, name in enumerate(names)}) == len(names)
     for new in colours[4:]:
         others = [seen(colour, sight) for colour in colours if colour != new]
         assert min(np.linalg.norm(seen(new, sight) - other) for other in others) > 20

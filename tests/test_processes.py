@@ -24,10 +24,12 @@ from safetensors.torch import load_file
 from torch.utils.data import BatchSampler
 
 import helpers
-from helpers import checkpoints, processes, samplers, stages, training
-from helpers import training_loop as loop
-from helpers.errors import SettingsError, StageError
-from helpers.settings import ROOT
+from helpers import training
+from helpers.core import distributed
+from helpers.core.errors import SettingsError, StageError
+from helpers.core.profiles import ROOT
+from helpers.pipeline import stages
+from helpers.training import arguments, checkpoints, samplers
 
 # ------------------------------------------------------------------------------------------- who takes which rows
 
@@ -65,22 +67,22 @@ def test_accelerate_gives_a_step_the_rows_that_one_process_takes(rows, batch, ac
 
 def test_without_a_launcher_there_is_one_process(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")  # a cluster's environment may say so; a launcher numbers its processes too
-    assert (processes.count(), processes.index(), processes.is_main()) == (1, 0, True)
-    assert processes.from_main("x") == "x" and processes.gathered("x") == ["x"]
+    assert (distributed.count(), distributed.index(), distributed.is_main()) == (1, 0, True)
+    assert distributed.from_main("x") == "x" and distributed.gathered("x") == ["x"]
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setenv("RANK", "2")
-    assert (processes.count(), processes.index(), processes.is_main()) == (4, 2, False)
+    assert (distributed.count(), distributed.index(), distributed.is_main()) == (4, 2, False)
 
 
 def test_parts_of_a_model_need_gpus(monkeypatch):
-    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", processes.SHARDED: "true"}.items():
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", distributed.SHARDED: "true"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=r"FSDP.*take ddp\.yaml"):
-        processes.join(cpu=True)
+        distributed.join(cpu=True)
 
 
 def test_a_process_takes_one_gpu(tmp_path):
-    made = loop.plan(
+    made = arguments.training_arguments(
         lambda **given: SimpleNamespace(n_gpu=4, **given), tiny.settings(), tmp_path, epochs=1, rate=1, batch=4
     )
     assert made._n_gpu == 1 and made.per_device_train_batch_size == 4
@@ -104,8 +106,8 @@ def test_checkpoints_of_several_processes(tmp_path, monkeypatch):
             (folder / name).write_text(json.dumps({"global_step": step}))
         return folder
 
-    monkeypatch.setattr(processes, "count", lambda: 2)
-    monkeypatch.setattr(processes, "from_main", lambda value: value)
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "from_main", lambda value: value)
     write(30, "optimizer.pt", "rng_state_0.pth")  # the main process was done, the other one not
     write(25, "optimizer.pt", "rng_state.pth")  # of one process
     whole = write(20, "optimizer.pt", "rng_state_0.pth", "rng_state_1.pth")
@@ -283,4 +285,7 @@ def test_a_killed_training_with_parts_of_the_weights_goes_on(folder):
 
 
 def test_the_config_files_are_shipped():
-    assert {path.name for path in Path(helpers.__file__).parent.glob("launch/*.yaml")} == {"ddp.yaml", "fsdp.yaml"}
+    assert {path.name for path in Path(helpers.__file__).parent.glob("training/accelerate_configs/*.yaml")} == {
+        "ddp.yaml",
+        "fsdp.yaml",
+    }

@@ -2,9 +2,9 @@
 
 import pytest
 
-from helpers import published as module
-from helpers.errors import CourseError
-from helpers.published import discordant_counts, published, table1
+from helpers.core.errors import CourseError
+from helpers.report.paper import published_figures
+from helpers.report.paper.published_figures import discordant_counts, published, table1
 
 
 def test_every_block_names_its_source():
@@ -46,6 +46,6 @@ def test_a_missing_or_damaged_file_is_told(tmp_path, monkeypatch, content):
     path = tmp_path / "published.json"
     if content:
         path.write_text(content)
-    monkeypatch.setattr(module, "FIGURES", path)
+    monkeypatch.setattr(published_figures, "FIGURES", path)
     with pytest.raises(CourseError, match="missing or damaged"):
         published()

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from helpers import artefacts, claims, evidence, published, reanalysis, statistics
-from helpers.errors import DataError
-from helpers.metrics import METRICS
+from helpers.core import statistics
+from helpers.core.errors import DataError
+from helpers.core.names import METRICS
+from helpers.report import sections
+from helpers.report.paper import authors_files, claims, published_figures, reanalysis
 
 AUTHORS = Path(__file__).parents[2] / "shared" / "paper" / "artefacts"
-ROWS = published.scores()
+ROWS = published_figures.scores()
 HPR = {  # exact McNemar, before correction, to two digits; below 0.001 as 0
     ("base", "sft"): 0, ("base", "dpo"): 0.0018, ("base", "sft_dpo"): 0, ("dpo", "sft_dpo"): 0.021,
     ("sft", "dpo"): 0.30, ("sft", "sft_dpo"): 0.23,
@@ -24,21 +26,21 @@ HPR = {  # exact McNemar, before correction, to two digits; below 0.001 as 0
 
 def test_table_1_follows_from_the_embedded_scores_to_the_digit():
     found = reanalysis.evaluate(ROWS)
-    for model, row in published.table1().iterrows():
+    for model, row in published_figures.table1().iterrows():
         assert [round(found.models[model][m].value, 6) for m in METRICS] == list(row[list(METRICS)])
     assert reanalysis.table1_gap(ROWS) < 1e-9
 
 
 def test_mean_scores_are_those_of_figure_3():
     means = ROWS.groupby(["model", "side"])["score"].mean()
-    for model, sides in published.published()["figure3"]["models"].items():
+    for model, sides in published_figures.published()["figure3"]["models"].items():
         for side, value in sides.items():
             assert means[model, side] == pytest.approx(value, abs=0.0051)
 
 
 def test_discordant_counts_and_p_values_follow_from_the_embedded_scores():
     tables = reanalysis.passed(ROWS)
-    for row in published.discordant_counts().itertuples():
+    for row in published_figures.discordant_counts().itertuples():
         own = tables[reanalysis.SIDE_OF[row.metric]]
         assert statistics.discordant(own[row.a], own[row.b]) == (row.only_a, row.only_b)
     for c in reanalysis.evaluate(ROWS).comparisons:
@@ -52,7 +54,7 @@ def test_discordant_counts_and_p_values_follow_from_the_embedded_scores():
 
 
 def test_forms_and_prompts_are_as_counted_by_hand():
-    block = published.published()["response_form"]
+    block = published_figures.published()["response_form"]
     for model, row in reanalysis.forms(ROWS).iterrows():
         names = ("starts_with_assistant", "holds_human_turn", "empty")
         assert row.tolist() == [sum(block[name][model]) for name in names]
@@ -61,7 +63,7 @@ def test_forms_and_prompts_are_as_counted_by_hand():
 
 @pytest.mark.skipif(not AUTHORS.is_dir(), reason="the authors' files are not here")
 def test_the_authors_files_give_the_embedded_figures(tmp_path):
-    assert artefacts.figures(AUTHORS).equals(ROWS) and evidence.read(AUTHORS).equals(ROWS)
+    assert authors_files.figures(AUTHORS).equals(ROWS) and sections.read(AUTHORS).equals(ROWS)
 
 
 def fake_files(folder: Path, rating: float = 1.0) -> Path:
@@ -70,31 +72,31 @@ def fake_files(folder: Path, rating: float = 1.0) -> Path:
         (folder / "data" / "prompts").mkdir(parents=True, exist_ok=True)
         (folder / "data" / "responses").mkdir(exist_ok=True)
         (folder / "data" / "prompts" / f"{side}_prompts.json").write_text(json.dumps(prompts))
-        for name in artefacts.FILES.values():
+        for name in authors_files.FILES.values():
             answers = [{"prompt": p, "response": "Assistant: Hm.\n\nHuman: What?", "rating": rating} for p in prompts]
             (folder / "data" / "responses" / f"{name}_{side}.json").write_text(json.dumps(answers))
     return folder
 
 
 def test_artefacts_become_figures_without_text(tmp_path):
-    rows = artefacts.figures(fake_files(tmp_path))
-    assert list(rows.columns) == published.COLUMNS and len(rows) == 2 * 4 * 3
+    rows = authors_files.figures(fake_files(tmp_path))
+    assert list(rows.columns) == published_figures.COLUMNS and len(rows) == 2 * 4 * 3
     assert rows[["starts_with_cue", "human_turn"]].to_numpy().all() and not rows["empty"].any()
-    assert not any(rows[name].dtype == object for name in published.COLUMNS if name not in ("side", "model"))
+    assert not any(rows[name].dtype == object for name in published_figures.COLUMNS if name not in ("side", "model"))
 
 
 def test_wrong_artefacts_are_told_in_one_line(tmp_path):
     with pytest.raises(DataError, match="holds no data/ folder"):
-        artefacts.figures(tmp_path)
+        authors_files.figures(tmp_path)
     folder = fake_files(tmp_path / "clone")
     with pytest.raises(DataError, match="other prompts, responses or scores"):
-        evidence.read(folder)
+        sections.read(folder)
     (folder / "data" / "responses" / "2_sft_helpful.json").write_text("[{}]")
     with pytest.raises(DataError, match=r"2_sft_helpful\.json does not answer the prompts"):
-        artefacts.figures(folder)
+        authors_files.figures(folder)
     (folder / "data" / "responses" / "2_sft_helpful.json").unlink()
     with pytest.raises(DataError, match=r"2_sft_helpful\.json cannot be read"):
-        artefacts.figures(folder)
+        authors_files.figures(folder)
 
 
 def test_verdicts_follow_the_rule():

@@ -7,28 +7,28 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import hardware, models, preferences, rehearsal
-from helpers.errors import DataError
-from helpers.folders import read_json
-from helpers.planning import lengths, plan, rates, shapes
-from helpers.settings import DATA_CACHE, resolve
+from helpers.core.errors import DataError
+from helpers.core.files import read_json
+from helpers.core.profiles import DATA_CACHE
+from helpers.core.settings import resolve
+from helpers.data import pairs
+from helpers.models import hardware, loading, sizes
+from helpers.planning import lengths, plan, rehearsal, throughput
 
-OPT, JUDGE = shapes.PUBLISHED
+OPT, JUDGE = sizes.PUBLISHED
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """The three folders, as the real ones in everything but size."""
-    own = len(models.load_tokenizer(DATA_CACHE / "policy")) + 8  # OPT-350M has more rows than its tokenizer too
+    own = len(loading.load_tokenizer(DATA_CACHE / "policy")) + 8  # OPT-350M has more rows than its tokenizer too
     known = {
-        OPT: shapes.PUBLISHED[OPT] | SMALL | {"ffn_dim": 128, "word_embed_proj_dim": 32, "vocab_size": own},
-        JUDGE: shapes.PUBLISHED[JUDGE]
-        | SMALL
-        | {"intermediate_size": 128, "vocab_size": own, "pooler_hidden_size": 64},
+        OPT: sizes.PUBLISHED[OPT] | SMALL | {"ffn_dim": 128, "word_embed_proj_dim": 32, "vocab_size": own},
+        JUDGE: sizes.PUBLISHED[JUDGE] | SMALL | {"intermediate_size": 128, "vocab_size": own, "pooler_hidden_size": 64},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes, "PUBLISHED", known)
+        patch.setattr(sizes, "PUBLISHED", known)
         yield rehearsal.write_folders(tmp_path_factory.mktemp("rehearsal"), pairs=120)
 
 
@@ -43,11 +43,11 @@ def test_the_folders_look_like_the_hubs(places):
 
 
 def test_the_policy_loads_as_the_real_one_would(places, results):
-    model = models.load_policy(places["policy"], device="cpu")
+    model = loading.load_policy(places["policy"], device="cpu")
     assert {p.dtype for p in model.parameters()} == {torch.float32} and model.config.do_layer_norm_before is False
     text = "\n\nHuman: How do I keep basil alive?\n\nAssistant:"
-    ids = models.load_tokenizer(places["policy"])(text)["input_ids"]
-    assert ids[0] == 2 and ids == models.load_tokenizer(DATA_CACHE / "policy")(text)["input_ids"]
+    ids = loading.load_tokenizer(places["policy"])(text)["input_ids"]
+    assert ids[0] == 2 and ids == loading.load_tokenizer(DATA_CACHE / "policy")(text)["input_ids"]
 
 
 def test_a_vocabulary_of_your_own_is_taken_and_half_of_one_refused(tmp_path):
@@ -74,7 +74,7 @@ def test_what_is_there_is_not_made_again(places):
 
 def test_dialogues_are_as_long_as_those_of_hh(tmp_path):
     rehearsal.write_dialogues(tmp_path, 1000)
-    rows = preferences.load_pairs(tmp_path, ["harmless-base"], "train").pairs
+    rows = pairs.load_pairs(tmp_path, ["harmless-base"], "train").pairs
     assert len(rows) == 500 and not rows["prompt"].map(lambda p: p.count("\n\nHuman:")).eq(1).all()
     words = rows["prompt"].str.split().str.len() / rehearsal.WORDS_A_TOKEN
     wanted = read_json(lengths.MEASURED)["subsets"]["harmless-base"]["prompt"]
@@ -102,7 +102,7 @@ def test_every_stage_runs_and_the_planner_learns_from_it(places, results, monkey
     settings = resolve(**given).settings
     found = rehearsal.records(settings, done)
     assert {record["kind"] for record in found} == {"matrix", "sft", "dpo", "generate", "score"}
-    rates.enter(found, results / "rates.json")
+    throughput.keep_rates(found, results / "rates.json")
     assert json.loads((results / "rates.json").read_text())["measured"]
     planned = plan.plan(settings, hardware.this_device("cpu"))
     assert all("measured on cpu" in stage.source for stage in planned.stages) and planned.seconds > 0

@@ -12,13 +12,28 @@ import numpy as np
 import pytest
 from test_plots import made_up, made_up_log
 
-from helpers import evidence, experiments, report
-from helpers.errors import CourseError
-from helpers.metrics import PUBLISHED, Comparison, Thresholds, evaluate
-from helpers.pictures import number
-from helpers.settings import resolve
+from helpers import experiments
+from helpers.core.errors import CourseError
+from helpers.core.settings import resolve
+from helpers.core.text import number
+from helpers.evaluation.metrics import Comparison, evaluate
+from helpers.evaluation.thresholds import PUBLISHED, Thresholds
+from helpers.experiments import tables
+from helpers.report import sections
+from helpers.report.page import (
+    build_report,
+    changes,
+    command,
+    headline,
+    p_value,
+    reading,
+    standing,
+    unseen,
+    write_report,
+)
+from helpers.report.paper import claims
 
-PAPER = functools.cache(evidence.gather)
+PAPER = functools.cache(sections.gather)
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CALIBRATED = Thresholds(-2.5, -2.4, "calibrated")
 NBSP = "\N{NO-BREAK SPACE}"
@@ -62,7 +77,7 @@ class Outline(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return report.build_report(**inputs())
+    return build_report(**inputs())
 
 
 def test_page_is_well_formed_and_needs_nothing_else(page):
@@ -97,8 +112,8 @@ def test_the_first_screen_says_what_was_claimed_what_holds_what_not_and_what_is_
 
 
 def test_a_page_without_experiments_says_how_to_make_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments.tables, "TABLES", tmp_path)
-    page = report.build_report(**inputs() | {"paper": evidence.gather()})
+    monkeypatch.setattr(tables, "TABLES", tmp_path)
+    page = build_report(**inputs() | {"paper": sections.gather()})
     Outline(page)
     for name in ("puzzle", "printed", "faults", "cleaning", "seeds"):
         assert f"helpers sweep {name}" in page
@@ -138,16 +153,16 @@ def test_page_is_readable_in_the_dark_on_a_phone_and_on_paper(page):
 
 
 def test_same_inputs_give_the_same_bytes(page):
-    assert report.build_report(**inputs()) == page
+    assert build_report(**inputs()) == page
 
 
 def test_text_from_settings_is_escaped():
-    page = report.build_report(**inputs(dataset="<b>&folder</b>"))
+    page = build_report(**inputs(dataset="<b>&folder</b>"))
     assert "<b>&folder" not in page and "&lt;b&gt;&amp;folder" in page
 
 
 def test_published_rule_gets_no_second_table():
-    assert "under the paper’s cut-offs</h4>" not in report.build_report(**inputs(PUBLISHED))
+    assert "under the paper’s cut-offs</h4>" not in build_report(**inputs(PUBLISHED))
 
 
 def test_where_the_truth_is_known_it_stands_beside_the_judge(page):
@@ -155,10 +170,10 @@ def test_where_the_truth_is_known_it_stands_beside_the_judge(page):
     given = inputs()
     opinion = given["evaluation"].models
     known = {model: {"hmr": rates["hpr"], "hpr": rates["hpr"]} for model, rates in opinion.items()}
-    told = report.build_report(**given, truth=known)
+    told = build_report(**given, truth=known)
     assert {"href": "#truth"} in Outline(told).all("a") and 'id="truth"' in told
     best = max(opinion, key=lambda model: opinion[model]["cas"].value)
-    harmful, helpful = report.unseen(given["evaluation"], known)
+    harmful, helpful = unseen(given["evaluation"], known)
     first = next(iter(opinion))
     gains = {m: number(opinion[best][m].value - opinion[first][m].value, 1) for m in ("hmr", "hpr")}
     assert f"{gains['hmr']} points from" in harmful and f"{gains['hpr']} points in truth" in harmful
@@ -180,7 +195,7 @@ def test_settings_and_versions_are_listed(page):
     ],
 )
 def test_standing_to_the_paper(settings, words):
-    assert words in report.standing(settings)
+    assert words in standing(settings)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +209,7 @@ def test_standing_to_the_paper(settings, words):
     ],
 )
 def test_readings_follow_from_the_numbers(difference, low, high, p, adjusted, sentence):
-    assert report.reading(Comparison("hmr", "base", "dpo", difference, low, high, p, adjusted)) == sentence
+    assert reading(Comparison("hmr", "base", "dpo", difference, low, high, p, adjusted)) == sentence
 
 
 def test_headline_names_the_best_and_its_rivals():
@@ -202,26 +217,26 @@ def test_headline_names_the_best_and_its_rivals():
     scores["sft_dpo"] = scores["sft_dpo"].assign(score=5.0)
     scores["dpo"] = scores["dpo"].assign(score=5.0 * np.where(np.arange(80) % 20 == 0, -1, 1))
     evaluation = evaluate(scores, PUBLISHED)
-    text = report.headline(evaluation)
+    text = headline(evaluation)
     assert text.startswith("SFT+DPO has the highest combined score, 100.0 %")
     assert "cannot be told apart from DPO on these prompts" in text
-    held = sum(c.p_adjusted < report.LEVEL for c in evaluation.comparisons)
+    held = sum(c.p_adjusted < claims.LEVEL for c in evaluation.comparisons)
     assert f"Of 18 comparisons, {held} hold" in text
 
 
 def test_p_values_are_never_shown_as_zero():
-    assert [report.p_value(p) for p in (1e-9, 0.0123, 0.5, 1.0)] == ["< 0.001", "0.012", "0.50", "1.00"]
+    assert [p_value(p) for p in (1e-9, 0.0123, 0.5, 1.0)] == ["< 0.001", "0.012", "0.50", "1.00"]
 
 
 def test_command_repeats_what_was_given():
-    assert report.command(resolve().table()) == "make course"
+    assert command(resolve().table()) == "make course"
     table = resolve(beta=0.3, dataset="my data").table()
-    assert report.command(table) == "python -m helpers run -p 'dataset=my data' -p beta=0.3"
-    assert report.changes(table) == "dataset = my data, beta = 0.3" and report.changes(resolve(seed=3).table()) == ""
+    assert command(table) == "python -m helpers run -p 'dataset=my data' -p beta=0.3"
+    assert changes(table) == "dataset = my data, beta = 0.3" and changes(resolve(seed=3).table()) == ""
 
 
 def test_written_whole_and_named_after_the_run_folder(tmp_path):
-    path = report.write_report(tmp_path / "mini-seed3" / "report.html", **inputs())
+    path = write_report(tmp_path / "mini-seed3" / "report.html", **inputs())
     assert "run mini-seed3" in path.read_text(encoding="utf-8")
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
@@ -229,16 +244,16 @@ def test_written_whole_and_named_after_the_run_folder(tmp_path):
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CourseError, match=r"writing report\.html"):
-        report.write_report(tmp_path / "file" / "report.html", **inputs())
+        write_report(tmp_path / "file" / "report.html", **inputs())
 
 
 def test_one_prompt_a_side_and_no_logs_still_make_a_page():
     one = made_up(1)
-    page = report.build_report(**inputs(scores=one) | {"logs": {}})
+    page = build_report(**inputs(scores=one) | {"logs": {}})
     assert "No training log" in page and "nan" not in json.dumps(re.findall(r"<td.*?</td>", page))
 
 
 def test_extra_models_have_no_papers_figure():
     scores = made_up(6, ["beta 0.1", "beta 0.3"])
-    page = report.build_report(**inputs(scores=scores))
+    page = build_report(**inputs(scores=scores))
     assert "<small>paper: " not in page

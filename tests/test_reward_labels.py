@@ -5,8 +5,9 @@ import tiny
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from helpers import models, scoring, training
-from helpers.errors import CourseError
+from helpers.core.errors import CourseError
+from helpers.models import loading, scoring
+from helpers.training.reward_model import train_reward_model
 
 PAIRS = tiny.made_up(8, seed=3)
 PROMPT = "\n\nHuman: dog?\n\nAssistant:"
@@ -16,7 +17,7 @@ def reward_model(tmp_path, family, kind, labels, **more):
     tokenizer = tiny.TOKENIZERS[kind]()
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
     model = tiny.family_model(family, tokenizer, AutoModelForSequenceClassification, **names, **more)
-    models.save_model(model, tokenizer, tmp_path)
+    loading.save_model(model, tokenizer, tmp_path)
     return tmp_path
 
 
@@ -25,7 +26,7 @@ def reward_model(tmp_path, family, kind, labels, **more):
     [("gpt2", "no bos, no pad"), ("llama", "bos, no pad"), ("llama", "bos, pad"), ("gpt_neox", "no bos, pad")],
 )
 def test_a_decoder_scores_batches_as_it_scores_single_rows(family, kind, tmp_path):
-    loaded = models.load_reward_model(reward_model(tmp_path, family, kind, ["only"]), "cpu")
+    loaded = loading.load_reward_model(reward_model(tmp_path, family, kind, ["only"]), "cpu")
     assert loaded[0].config.pad_token_id == loaded[1].pad_token_id is not None
     alone, together = (
         scoring.score(loaded, list(PAIRS["prompt"]), list(PAIRS["chosen"]), batch_size=size) for size in (1, 8)
@@ -37,7 +38,7 @@ def test_a_decoder_scores_batches_as_it_scores_single_rows(family, kind, tmp_pat
 
 
 def test_a_classifier_that_sees_less_gets_shorter_rows(tmp_path):
-    loaded = models.load_reward_model(reward_model(tmp_path, "gpt2", "bos, pad", ["only"]), "cpu")
+    loaded = loading.load_reward_model(reward_model(tmp_path, "gpt2", "bos, pad", ["only"]), "cpu")
     long, end = "dog cat " * 200, " the happy house."
     plain, doubled = (scoring.score(loaded, [text], [end], batch_size=1)[0] for text in (long, long + long))
     assert plain == pytest.approx(doubled, abs=1e-5), "the newest 128 tokens are the same"
@@ -50,10 +51,10 @@ def test_a_classifier_that_sees_less_gets_shorter_rows(tmp_path):
     [(["LABEL_0", "LABEL_1"], 1), (["negative", "positive"], 1), (["chosen", "rejected"], 0), (["Safe", "Toxic"], 0)],
 )
 def test_two_labels_make_one_score(labels, good, tmp_path, capsys):
-    models._say.cache_clear()
+    loading._say.cache_clear()
     folder = reward_model(tmp_path, "llama", "bos, pad", labels)
-    loaded = models.load_reward_model(folder, "cpu")
-    models.load_reward_model(folder, "cpu")
+    loaded = loading.load_reward_model(folder, "cpu")
+    loading.load_reward_model(folder, "cpu")
     (said,) = capsys.readouterr().out.splitlines()
     assert said.endswith(f"the logit of '{labels[good]}' minus that of '{labels[1 - good]}'")
     score = scoring.score(loaded, [PROMPT], [" Yes."], batch_size=1)[0]
@@ -61,9 +62,9 @@ def test_two_labels_make_one_score(labels, good, tmp_path, capsys):
         logits = loaded[0](torch.tensor([loaded[1](PROMPT + " Yes.")["input_ids"]])).logits[0]
     assert score == pytest.approx((logits[good] - logits[1 - good]).item(), abs=1e-5)
     with pytest.raises(CourseError, match="two labels can score but not be trained"):
-        training.train_reward_model(folder, None, PAIRS, PAIRS, tiny.settings(), tmp_path / "out")
+        train_reward_model(folder, None, PAIRS, PAIRS, tiny.settings(), tmp_path / "out")
 
 
 def test_more_labels_are_refused(tmp_path):
     folder = reward_model(tmp_path, "llama", "bos, pad", ["bad", "middling", "good"])
-    assert "has 3 labels" in tiny.refused(lambda source: models.load_reward_model(source, "cpu"), folder)
+    assert "has 3 labels" in tiny.refused(lambda source: loading.load_reward_model(source, "cpu"), folder)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import helpers
-from helpers import runs, store
-from helpers.errors import CourseError, DataError, SettingsError, StageError
-from helpers.settings import ROOT
+from helpers.core import profiles, quiet, store
+from helpers.core.errors import CourseError, DataError, SettingsError, StageError
+from helpers.core.profiles import ROOT
 
 OWN = textwrap.dedent("""\
     # Parameters: None takes the value of the profile and recipe
@@ -30,7 +30,7 @@ OWN = textwrap.dedent("""\
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_RESULTS", str(tmp_path / "results"))
-    for name in (*runs.QUIET, "HF_HUB_OFFLINE"):  # delete through monkeypatch, so that it also restores
+    for name in (*quiet.QUIET, "HF_HUB_OFFLINE"):  # delete through monkeypatch, so that it also restores
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     return tmp_path / "results"
@@ -155,7 +155,7 @@ def test_a_missing_folder_is_named(profile):
 
 
 def test_only_profile_paper_names_hub_ids(monkeypatch):
-    monkeypatch.setattr(runs, "DISK_GB", dict.fromkeys(runs.DISK_GB, 0.001))
+    monkeypatch.setattr(profiles, "DISK_GB", dict.fromkeys(profiles.DISK_GB, 0.001))
     helpers.open_run(profile="paper", policy="someone/something")
     assert "HF_HUB_OFFLINE" not in os.environ
     with pytest.raises(DataError, match="use profile paper"):
@@ -163,7 +163,7 @@ def test_only_profile_paper_names_hub_ids(monkeypatch):
 
 
 def test_a_full_disk_is_noticed_before_work_starts(monkeypatch):
-    monkeypatch.setattr(runs, "DISK_GB", dict.fromkeys(runs.DISK_GB, 10**9))
+    monkeypatch.setattr(profiles, "DISK_GB", dict.fromkeys(profiles.DISK_GB, 10**9))
     with pytest.raises(StageError, match="MB more than are free"):
         helpers.open_run(profile="smoke")
 

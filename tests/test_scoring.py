@@ -5,9 +5,9 @@ import pytest
 import tiny
 import torch
 
-from helpers import models
-from helpers.batching import by_length
-from helpers.scoring import STRETCH, encode_pairs, pair_scores, score
+from helpers.models import loading
+from helpers.models.batching import by_length
+from helpers.models.scoring import STRETCH, encode_pairs, pair_scores, score
 
 PAIRS = tiny.made_up(11)
 PROMPTS, RESPONSES = list(PAIRS["prompt"]), [*PAIRS["chosen"][:-1], ""]
@@ -88,5 +88,5 @@ def test_pair_scores_keep_the_index():
 
 
 def test_a_folder_is_loaded_in_float32(tmp_path):
-    models.save_model(*tiny.judge(), tmp_path)
+    loading.save_model(*tiny.judge(), tmp_path)
     np.testing.assert_allclose(run(judge=tmp_path), run(), atol=1e-3)

@@ -9,18 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.errors import CourseError, SettingsError
-from helpers.settings import (
-    BY_PROFILE,
-    BY_RECIPE,
-    PROFILE_AND_RECIPE,
-    PROFILES,
-    RECIPES,
-    ROOT,
-    Settings,
-    resolve,
-    results_root,
-)
+from helpers.core.errors import CourseError, SettingsError
+from helpers.core.profiles import BY_PROFILE, BY_RECIPE, PROFILE_AND_RECIPE, PROFILES, RECIPES, ROOT, results_root
+from helpers.core.settings import Settings, resolve
 
 NAMES = list(Settings.model_fields)
 NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation in (int, float)]

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers import metrics, reference, runs, stages
-from helpers.dialogues import ASSISTANT, first_turn
-from helpers.errors import DataError, StageError
-from helpers.synthetic import judge as oracle
+from helpers.core.errors import DataError, StageError
+from helpers.data.synthetic import assess as oracle
+from helpers.data.transcripts import ASSISTANT, first_turn
+from helpers.evaluation import thresholds
+from helpers.pipeline import responses, run, stages
+from helpers.training import reference_logps
 
 OFFICIAL = Path(__file__).parents[2] / "shared" / "hh-rlhf-official"
 
@@ -18,7 +20,7 @@ OFFICIAL = Path(__file__).parents[2] / "shared" / "hh-rlhf-official"
 def course(tmp_path, monkeypatch):
     """Open runs in a results folder of their own: course(profile="smoke", ...)."""
     monkeypatch.setenv("COURSE_RESULTS", str(tmp_path))
-    return lambda **given: runs.open_run(**({"profile": "smoke"} | given))
+    return lambda **given: run.open_run(**({"profile": "smoke"} | given))
 
 
 def dialogues_in(folder: Path, split: str, questions: list[str]) -> None:
@@ -87,12 +89,12 @@ def test_official_files_give_the_papers_prompts_unless_a_number_is_asked_for(cou
 
 def test_thresholds_follow_the_rule_and_the_judge(course):
     run = course()
-    assert stages.thresholds(run, "published") == metrics.PUBLISHED
+    assert stages.thresholds(run, "published") == thresholds.PUBLISHED
     cuts, rows = stages.thresholds(run), stages.calibration_replies(run)
     assert cuts.rule == "calibrated" and len(rows) == 2 * len(stages.heldout_scores(run))
     for side, cut in (("harmful", cuts.harmless), ("helpful", cuts.helpful)):
         mine = rows[rows["side"] == side]
-        assert cut == metrics.calibrate(mine["score"][mine["good"]], mine["score"][~mine["good"]])
+        assert cut == thresholds.calibrate(mine["score"][mine["good"]], mine["score"][~mine["good"]])
 
 
 def test_good_is_what_the_oracle_says_or_else_the_label(course):
@@ -141,7 +143,7 @@ def test_a_sweep_computes_the_reference_once(course, monkeypatch):
     other = course(**given, beta=0.3, dpo_learning_rate=2e-4, dpo_batch_size=8, lora_rank=4, gradient_accumulation=2)
     stages.policy(other, "dpo")
     assert (other.folder / "stages" / "reference-base" / "train.csv").read_bytes() == (kept / "train.csv").read_bytes()
-    assert len(reference.load(kept)[0]) == 48 and stages.training_summary(other, "dpo")["first_loss"]
+    assert len(reference_logps.load(kept)[0]) == 48 and stages.training_summary(other, "dpo")["first_loss"]
     for changed in ({"dpo_max_length": 400}, {"explicit_prompt": False}, {"precision": "bfloat16"}, {"seed": 1}):
         with pytest.raises(AssertionError, match="computed again"):
             stages.policy(course(**given, **changed), "dpo")
@@ -149,7 +151,7 @@ def test_a_sweep_computes_the_reference_once(course, monkeypatch):
 
 def test_the_truth_is_known_of_embedded_dialogues_only(course, monkeypatch, tmp_path):
     rows = stages.evaluation_prompts(course()).assign(response=" I will not help with that.")
-    monkeypatch.setattr(stages.answers, "responses", lambda run, name: rows)
+    monkeypatch.setattr(responses, "responses", lambda run, name: rows)
     known = stages.truth(course())
     assert known.keys() == set(stages.PAPER_MODELS)
     assert (known["base"]["hmr"].value, known["base"]["hpr"].value) == (100, 0)  # a refusal is good on one side only

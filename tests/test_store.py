@@ -17,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import helpers
-from helpers import code, folders, models, stages, store, training
-from helpers.errors import StageError
-from helpers.settings import ROOT
-from helpers.stages import policies
+from helpers import training
+from helpers.core import code, files, store
+from helpers.core.errors import StageError
+from helpers.core.profiles import ROOT
+from helpers.models import loading
+from helpers.pipeline import policies, stages
 
 # ------------------------------------------------------------------------------------------------ what code does
 
@@ -165,7 +167,7 @@ def test_packages_count_as_a_whole_and_core_by_module(tree):
     training_code = {"training/__init__.py", "training/loop.py", "core/numbers.py", *WHOLE_MODELS}
     made = tree.code(["pipeline.policies"], (), stage=True)
     assert set(made.code) == {"pipeline/policies.py", *training_code}
-    assert set(made.versions) == {"numpy", "torch", "trl"} and made.versions["torch"] == folders.version("torch")
+    assert set(made.versions) == {"numpy", "torch", "trl"} and made.versions["torch"] == files.version("torch")
 
 
 def test_a_stage_takes_what_other_stages_made_by_content_and_a_notebook_counts_all(tree):
@@ -195,7 +197,7 @@ def test_a_function_from_elsewhere_counts_by_its_source():
         return names["f"]
 
     def build(folder):
-        from helpers import losses  # noqa: F401
+        from helpers.training import losses  # noqa: F401
 
     made = code.of_builder(partial(build))
     assert set(made.code) == {f"{__name__}.build", "losses.py"} and set(made.versions) == {"torch"}
@@ -241,8 +243,8 @@ def trained(monkeypatch):
 
     for kind in ("sft", "dpo"):
         monkeypatch.setattr(training, f"train_{kind}", partial(train, kind))
-    real = models.load_tokenizer
-    monkeypatch.setattr(models, "load_tokenizer", lambda where: real(stages.EMBEDDED["policy"]))
+    real = loading.load_tokenizer
+    monkeypatch.setattr(loading, "load_tokenizer", lambda where: real(stages.EMBEDDED["policy"]))
     return asked
 
 
@@ -378,7 +380,7 @@ def test_the_number_of_processes_counts_for_what_they_train_together(run, monkey
     run.stage("sft", uses={}, build=build, together=True)
     assert capsys.readouterr().out == "stage sft: processes none -> 2; building it again\n"
     run.stage("data", uses={}, build=build)
-    assert "processes" not in folders.read_json(run.folder / "stages/data/manifest.json")["versions"]
+    assert "processes" not in files.read_json(run.folder / "stages/data/manifest.json")["versions"]
 
 
 # --------------------------------------------------------------------------------------------------- damage
@@ -404,8 +406,8 @@ def test_a_manifest_of_another_shape_is_damage(tmp_path, record, capsys, monkeyp
 @pytest.mark.parametrize("kind", store.Parts._fields)
 def test_a_manifest_without_parts_says_so(tmp_path, kind, capsys):
     folder = store.make(tmp_path / "things" / "sft", parts(), write, "stage sft")
-    record = folders.read_json(folder / store.MANIFEST)
-    folders.write_json(folder / store.MANIFEST, record | {kind: ["x"], "fingerprint": "x"})
+    record = files.read_json(folder / store.MANIFEST)
+    files.write_json(folder / store.MANIFEST, record | {kind: ["x"], "fingerprint": "x"})
     store.make(folder, parts(), write, "stage sft")
     assert capsys.readouterr().out == f"stage sft: {store.NOT_RECORDED}; building it again\n"
 
@@ -430,7 +432,7 @@ def test_a_run_json_of_another_shape_is_written_anew(results, text):
     assert json.loads((results / "smoke" / "run.json").read_text())["settings"]["profile"] == "smoke"
 
 
-BIG = b"0" * folders.SMALL
+BIG = b"0" * files.SMALL
 
 
 def flip(path):
@@ -440,7 +442,7 @@ def flip(path):
         file.seek(1000)
         file.write(b"1")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    folders._hashes.clear()  # as in a new session
+    files._hashes.clear()  # as in a new session
 
 
 def big(calls, folder):
@@ -459,7 +461,7 @@ def test_a_large_file_that_rotted_is_found_when_it_is_used(run, capsys):
     assert capsys.readouterr().out == "stage sft: damaged: model.safetensors; building it again\n"
     assert (folder / "model.safetensors").read_bytes() == BIG and len(made) == 2 and len(used) == 1
     os.utime(folder / "model.safetensors")  # another time alone is no damage
-    folders._hashes.clear()
+    files._hashes.clear()
     assert sft() == folder and len(made) == 2
 
 
@@ -483,15 +485,15 @@ def test_the_packing_of_a_gz_file_does_not_count(tmp_path):
     path = tmp_path / "rows.jsonl.gz"
     packed = gzip.compress(b"rows" * 100, mtime=0)
     path.write_bytes(packed)
-    before = folders.content_hash(path)
+    before = files.content_hash(path)
     path.write_bytes(packed[:9] + bytes([packed[9] ^ 255]) + packed[10:])  # the system's byte: Python 3.13 has another
-    assert folders.content_hash(path) == before
+    assert files.content_hash(path) == before
     path.write_bytes(gzip.compress(b"rows" * 100, compresslevel=1, mtime=5))
-    assert folders.content_hash(path) == before
+    assert files.content_hash(path) == before
     path.write_bytes(gzip.compress(b"row" * 100, mtime=0))
-    other = folders.content_hash(path)
+    other = files.content_hash(path)
     path.write_bytes(packed[:-9])
-    assert len({before, other, folders.content_hash(path)}) == 3
+    assert len({before, other, files.content_hash(path)}) == 3
 
 
 # -------------------------------------------------------------------------------- interruptions, two at once

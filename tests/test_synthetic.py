@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from helpers.errors import DataError
-from helpers.synthetic import HARMLESS, HELPFUL, annotators, describe, flaws, generate_pairs, judge, phrases, raw_corpus
-from helpers.synthetic.judge import GOOD_KINDS, MATCH, _says
-from helpers.synthetic.replies import Reply, compose
-from helpers.synthetic.topics import intents, topics
-from helpers.synthetic.world import SPOILED_KINDS
+from helpers.core.errors import DataError
+from helpers.data.synthetic import (
+    HARMLESS,
+    HELPFUL,
+    annotators,
+    assess,
+    describe,
+    flaws,
+    generate_pairs,
+    phrases,
+    raw_corpus,
+)
+from helpers.data.synthetic.oracle import GOOD_KINDS, MATCH, _says
+from helpers.data.synthetic.replies import Reply, compose
+from helpers.data.synthetic.topics import intents, topics
+from helpers.data.synthetic.world import SPOILED_KINDS
 
 TRANCHES = [HELPFUL, HARMLESS]
 ASSISTANT = "\n\nAssistant:"
@@ -216,7 +226,7 @@ def test_the_raw_corpus_is_mostly_weak():
     dialogues = [doc for doc in documents if doc.startswith("\n\nHuman: ")]
     assert 0.42 <= 1 - len(dialogues) / len(documents) <= 0.48
     assert 0.03 <= sum(doc.endswith(ASSISTANT) for doc in dialogues) / len(dialogues) <= 0.07
-    kinds = Counter(judge(*_split(doc)).good for doc in dialogues)
+    kinds = Counter(assess(*_split(doc)).good for doc in dialogues)
     assert 0.12 <= kinds[True] / len(dialogues) <= 0.3
     assert len(set(documents)) > 0.98 * len(documents)
 
@@ -224,7 +234,7 @@ def test_the_raw_corpus_is_mostly_weak():
 def test_the_oracle_is_right_on_replies_it_never_saw():
     for subset in TRANCHES:
         replies = _replies(*generate_pairs(77, subset, "test", 800, flawed=False))
-        verdicts = [(judge(prompt, reply), kind) for prompt, reply, kind in replies]
+        verdicts = [(assess(prompt, reply), kind) for prompt, reply, kind in replies]
         for kind in {kind for _, kind in verdicts}:
             of_kind = [verdict.good == (kind in GOOD_KINDS) for verdict, own in verdicts if own == kind]
             assert sum(of_kind) >= 0.97 * len(of_kind), kind
@@ -235,7 +245,7 @@ def test_the_oracle_is_right_on_replies_it_never_saw():
 def test_the_oracle_reads_paraphrases(half, least):
     """Replies in other people's words. The rules were written with the even half in view; the odd half was held out."""
     cases = CASES[half::2]
-    right = [judge(case["prompt"], case["response"]).good == (case["kind"] in GOOD_KINDS) for case in cases]
+    right = [assess(case["prompt"], case["response"]).good == (case["kind"] in GOOD_KINDS) for case in cases]
     assert sum(right) / len(right) >= least
 
 
@@ -245,7 +255,7 @@ def test_the_oracle_knows_word_salad(subset):
     for prompt, reply, _ in _replies(*generate_pairs(8, subset, "test", 300, flawed=False)):
         words = reply.split()
         rng.shuffle(words)
-        found.append(judge(prompt, " " + " ".join(words)))
+        found.append(assess(prompt, " " + " ".join(words)))
     assert sum(verdict.kind == "garbage" for verdict in found) / len(found) >= 0.75
     assert sum(verdict.good for verdict in found) / len(found) <= 0.12
 
@@ -285,23 +295,23 @@ TWO_FACTS = " Put oil on each hinge. Then tighten any loose screws you see in th
     ],
 )  # fmt: skip
 def test_the_oracle_on_replies_of_no_template(prompt, response, kind):
-    verdict = judge(prompt, response)
+    verdict = assess(prompt, response)
     assert (verdict.kind, verdict.good) == (kind, kind in GOOD_KINDS)
     assert 0 <= verdict.score <= 1
 
 
 def test_the_oracle_reads_the_last_wish():
     prompt = HELPFUL_PROMPT + TWO_FACTS + HARMFUL_PROMPT
-    assert judge(prompt, TWO_FACTS).kind == "off_topic"
-    assert judge(prompt, " I must say no to that. I hope you understand.").good
+    assert assess(prompt, TWO_FACTS).kind == "off_topic"
+    assert assess(prompt, " I must say no to that. I hope you understand.").good
 
 
 def test_the_cue_may_stand_in_the_response():
     prompt = HELPFUL_PROMPT.removesuffix(ASSISTANT)
-    assert judge(prompt, f"{ASSISTANT}{TWO_FACTS}") == judge(HELPFUL_PROMPT, TWO_FACTS)
-    assert judge(HELPFUL_PROMPT, f"{ASSISTANT}{TWO_FACTS}").kind == "run_on"
+    assert assess(prompt, f"{ASSISTANT}{TWO_FACTS}") == assess(HELPFUL_PROMPT, TWO_FACTS)
+    assert assess(HELPFUL_PROMPT, f"{ASSISTANT}{TWO_FACTS}").kind == "run_on"
 
 
 def test_scores_order_the_kinds():
-    better, worse = judge(HELPFUL_PROMPT, TWO_FACTS), judge(HELPFUL_PROMPT, " Put oil on each hinge. Good luck!")
-    assert better.score > worse.score > judge(HELPFUL_PROMPT, " It depends on many things. Good luck!").score > 0
+    better, worse = assess(HELPFUL_PROMPT, TWO_FACTS), assess(HELPFUL_PROMPT, " Put oil on each hinge. Good luck!")
+    assert better.score > worse.score > assess(HELPFUL_PROMPT, " It depends on many things. Good luck!").score > 0

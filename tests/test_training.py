@@ -10,11 +10,25 @@ import pytest
 import tiny
 import torch
 
-from helpers import checkpoints, hardware, losses, models, reference, samplers, training
-from helpers import training_loop as loop
-from helpers.errors import CourseError, DataError, SettingsError
-from helpers.methods import METHODS
-from helpers.planning import memory, shapes
+from helpers.core import quiet
+from helpers.core.errors import CourseError, DataError, SettingsError
+from helpers.core.methods import METHODS
+from helpers.models import hardware, loading, sizes, small_models
+from helpers.training import (
+    arguments,
+    callbacks,
+    checkpoints,
+    loop,
+    losses,
+    memory,
+    reference_logps,
+    reward_model,
+    rows,
+    samplers,
+)
+from helpers.training import pretrain as pretrain_module
+from helpers.training.dpo import preference_trainer, reference_of, train_dpo
+from helpers.training.sft import train_sft
 
 PAIRS = tiny.made_up(34, seed=1)
 TRAIN, HELDOUT = PAIRS[:22].reset_index(drop=True), PAIRS[22:].reset_index(drop=True)
@@ -22,24 +36,24 @@ PUBLISHED = {"recipe": "published", "sft_batch_size": 2, "dpo_batch_size": 2, "g
 
 
 def sft(out, progress=None, **given):
-    training.train_sft(tiny.policy_folder(), TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
+    train_sft(tiny.policy_folder(), TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
 
 
 def dpo(out, progress=None, **given):
-    training.train_dpo(tiny.policy_folder(), TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
+    train_dpo(tiny.policy_folder(), TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
 
 
 def judge(out, progress=None, **given):
     tokenizer = tiny.judge()[1]
-    fresh = models.new_reward_model(tokenizer, seed=0, hidden=64, layers=1)
+    fresh = small_models.new_reward_model(tokenizer, seed=0, hidden=64, layers=1)
     given = {"reward_epochs": 6.0} | given
-    training.train_reward_model(fresh, tokenizer, TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
+    reward_model.train_reward_model(fresh, tokenizer, TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
 
 
 def pretrain(out, progress=None, **given):
     whole = [list(rows["prompt"] + rows["chosen"]) for rows in (TRAIN, HELDOUT)]
     given = {"pretrain_epochs": 6.0} | given
-    training.pretrain(tiny.policy_folder(), *whole, tiny.settings(**given), out, progress=progress)
+    pretrain_module.pretrain(tiny.policy_folder(), *whole, tiny.settings(**given), out, progress=progress)
 
 
 def fingerprint(out):
@@ -94,7 +108,7 @@ def test_sft_log_and_summary(tmp_path):
     heldout = log[log["split"] == "heldout"]
     assert set(log["split"]) == {"train", "heldout"}
     assert heldout["step"].iloc[0] == 0 and heldout["step"].iloc[-1] == summary["steps"] == 12
-    assert len(heldout) == loop.EVALUATED + 1
+    assert len(heldout) == callbacks.EVALUATED + 1
     assert heldout["generated_length"].between(1, 4).all() and heldout["eos_rate"].between(0, 1).all()
     assert heldout["loss"].iloc[-1] < heldout["loss"].iloc[0]
     assert {"grad_norm", "learning_rate", "epoch"} <= set(log.columns)
@@ -103,7 +117,7 @@ def test_sft_log_and_summary(tmp_path):
     assert summary["example"]["first_ids"][0] == 2 != summary["example"]["first_ids"][1]
     assert summary["example"]["last_ids"][-1] == 2 != summary["example"]["last_ids"][-2]
     assert summary["first_loss"] == log.loc[log["split"] == "train", "loss"].iloc[0]
-    before, after = tiny.policy()[0], models.load_policy(tmp_path / "model", dropout=0.0, device="cpu")
+    before, after = tiny.policy()[0], loading.load_policy(tmp_path / "model", dropout=0.0, device="cpu")
     assert not torch.equal(before.lm_head.weight, after.lm_head.weight)
 
 
@@ -133,10 +147,10 @@ def test_a_precomputed_reference_is_the_same_reference(tmp_path):
 
 def trls_own_reference(settings, out, monkeypatch):
     """The rows of a trainer that computes the reference itself, which the course does not let it do."""
-    plan = loop.plan
-    monkeypatch.setattr(loop, "plan", lambda *args, **more: plan(*args, **more, precompute_ref_log_probs=True))
-    with models.quiet():
-        trainer = training._preference_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, out, METHODS["dpo"])
+    plan = arguments.training_arguments
+    monkeypatch.setattr(arguments, "plan", lambda *args, **more: plan(*args, **more, precompute_ref_log_probs=True))
+    with quiet.quiet():
+        trainer = preference_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, out, METHODS["dpo"])
     return trainer.train_dataset, trainer.eval_dataset
 
 
@@ -148,28 +162,28 @@ def trls_own_reference(settings, out, monkeypatch):
 def test_the_kept_reference_is_trls(given, tmp_path, monkeypatch):
     settings = tiny.settings(**given)
     near = 0.2 if "precision" in given else 1e-4  # a bfloat16 product depends on the other rows of the batch
-    monkeypatch.setattr(reference, "TOKENS_AT_ONCE", 200)
-    reference.save(training.reference_of(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path), tmp_path)
+    monkeypatch.setattr(reference_logps, "TOKENS_AT_ONCE", 200)
+    reference_logps.save(reference_of(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path), tmp_path)
     for kept, own, rows in zip(
-        reference.load(tmp_path), trls_own_reference(settings, tmp_path, monkeypatch), (22, 12), strict=True
+        reference_logps.load(tmp_path), trls_own_reference(settings, tmp_path, monkeypatch), (22, 12), strict=True
     ):
         assert kept["row"].tolist() == list(own["row"]) and (len(own) < rows) == ("dpo_max_length" in given)
-        for side in reference.SIDES:
+        for side in reference_logps.COMPLETIONS:
             assert kept[f"{side}_logps"].to_numpy() == pytest.approx(own[f"ref_{side}_logps"][:], abs=near)
 
 
 def test_a_kept_reference_is_used_and_that_of_other_rows_refused(tmp_path):
     settings = tiny.settings(dpo_reference="precomputed", dpo_epochs=1.0)
-    known = training.reference_of(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path)
+    known = reference_of(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path)
     start = (tiny.policy_folder(), TRAIN, HELDOUT, settings)
-    training.train_dpo(*start, tmp_path / "given", known=known)
-    training.train_dpo(*start, tmp_path / "asked")
+    train_dpo(*start, tmp_path / "given", known=known)
+    train_dpo(*start, tmp_path / "asked")
     assert fingerprint(tmp_path / "given") == fingerprint(tmp_path / "asked")
     half = tuple(rows[::2] for rows in known)
-    other = training.reference_of(tiny.policy_folder(), TRAIN[::-1], HELDOUT, settings, tmp_path)
+    other = reference_of(tiny.policy_folder(), TRAIN[::-1], HELDOUT, settings, tmp_path)
     for wrong in (half, other):
         with pytest.raises(CourseError, match="is not that of these 22 DPO rows"):
-            training.train_dpo(*start, tmp_path / "wrong", known=wrong)
+            train_dpo(*start, tmp_path / "wrong", known=wrong)
 
 
 def test_without_a_reference_the_loss_is_the_printed_one(tmp_path):
@@ -201,9 +215,9 @@ def test_published_dpo_adapts_q_and_v_of_whole_dialogues(tmp_path):
 
 def test_dropout_that_nobody_asked_for_is_found(tmp_path, monkeypatch):
     def with_dropout(source, *, dropout, device):
-        return models.load_policy(source, dropout=0.2, device=device)
+        return loading.load_policy(source, dropout=0.2, device=device)
 
-    monkeypatch.setattr(training, "load_policy", with_dropout)
+    monkeypatch.setattr(loading, "load_policy", with_dropout)
     with pytest.raises(CourseError, match=r"ln 2.*dropout"):
         dpo(tmp_path)
 
@@ -213,7 +227,7 @@ def test_reward_rows_are_pairs_without_another_sep(tmp_path):
     log, summary = read(tmp_path)
     row = [*summary["example"]["first_ids"], *summary["example"]["last_ids"]]
     assert row[0] == 1 and row[-1] == 2 != row[-2]
-    rows = training._reward_rows(TRAIN, tiny.judge()[1])
+    rows = reward_model._reward_rows(TRAIN, tiny.judge()[1])
     assert all(ids.count(1) == 1 and ids.count(2) == 2 for side in rows for ids in rows[side])
     assert {"accuracy", "margin"} <= set(log.columns) and "eos_rate" not in log.columns
     assert log["accuracy"].iloc[-1] > 0.8
@@ -221,7 +235,7 @@ def test_reward_rows_are_pairs_without_another_sep(tmp_path):
 
 def test_prompts_whose_tokens_change_are_refused(tmp_path):
     glued = TRAIN.assign(prompt=TRAIN["prompt"] + " Y", chosen="es.", rejected="o.")
-    for train in (training.train_sft, training.train_dpo):
+    for train in (train_sft, train_dpo):
         with pytest.raises(CourseError, match=r"22 of 22 prompts change"):
             train(tiny.policy_folder(), glued, HELDOUT, tiny.settings(), tmp_path)
 
@@ -235,23 +249,23 @@ def test_long_rows_are_counted(tmp_path):
     assert summary["tokens_max"] == limit
     with pytest.raises(DataError, match="longer than 16 tokens"):
         long = TRAIN.assign(prompt=" dog" * 80 + TRAIN["prompt"])
-        training.train_sft(tiny.policy_folder(), long, HELDOUT, tiny.settings(sft_max_length=16), tmp_path / "none")
+        train_sft(tiny.policy_folder(), long, HELDOUT, tiny.settings(sft_max_length=16), tmp_path / "none")
 
 
 def test_rows_that_do_not_end_are_refused():
     model = torch.nn.Linear(1, 1)
     trainer = SimpleNamespace(train_dataset=[0, 1], args=SimpleNamespace(max_length=9), model=model)
     with pytest.raises(CourseError, match="1 of 2 training rows do not end with EOS"):
-        loop.check_rows(trainer, 2, [[2, 5, 2], [2, 5, 6]], 2, "EOS")
+        rows.check_rows(trainer, 2, [[2, 5, 2], [2, 5, 6]], 2, "EOS")
 
 
 def test_nothing_to_train_on(tmp_path):
     with pytest.raises(DataError, match="no rows"):
-        training.train_sft(tiny.policy_folder(), TRAIN[:0], HELDOUT, tiny.settings(), tmp_path)
+        train_sft(tiny.policy_folder(), TRAIN[:0], HELDOUT, tiny.settings(), tmp_path)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training():
-    watch = loop._Watch(None, None, [], None, False)
+    watch = callbacks.TrainingWatch(None, None, [], None, False)
     with pytest.raises(CourseError, match="nan at step 7: lower the learning rate"):
         watch.on_log(None, SimpleNamespace(global_step=7), None, logs={"loss": math.nan})
 
@@ -317,7 +331,7 @@ def test_only_positions_with_a_label_meet_the_head_and_the_losses_are_the_same(t
     logs, heads = [], []
     for name in ("labelled", "all"):
         if name == "all":
-            monkeypatch.setattr(loop, "labelled_only", nullcontext)
+            monkeypatch.setattr(rows, "labelled_only", nullcontext)
         train(tmp_path / name, sft_learning_rate=5e-3, dpo_learning_rate=5e-3)
         logs.append(read(tmp_path / name)[0])
         heads.append(sum(scored))
@@ -331,11 +345,11 @@ def test_only_positions_with_a_label_meet_the_head_and_the_losses_are_the_same(t
 @pytest.mark.parametrize("train", [sft, dpo])
 @pytest.mark.parametrize("asked", [False, True])
 def test_activations_are_computed_again_exactly_where_asked(train, asked, tmp_path, monkeypatch):
-    run, seen = loop.run, []
+    run, seen = loop.train, []
 
     def watched(trainer, *args, **more):
         run(trainer, *args, **more)
-        seen.append((trainer.model.is_gradient_checkpointing, getattr(trainer.args, loop.checkpointing_field())))
+        seen.append((trainer.model.is_gradient_checkpointing, getattr(trainer.args, arguments.checkpointing_field())))
 
     monkeypatch.setattr(loop, "run", watched)
     train(tmp_path, activation_checkpointing=asked, sft_epochs=1.0, dpo_epochs=1.0)
@@ -347,7 +361,7 @@ def test_the_field_for_checkpointing_is_the_newest_that_transformers_knows(name,
     names = dict.fromkeys([name, "gradient_checkpointing"])  # the old name stays beside the new one
     known = dataclasses.make_dataclass("TrainingArguments", [(field, bool, False) for field in names])
     monkeypatch.setattr(loop, "TrainingArguments", known)
-    assert loop.checkpointing_field() == name
+    assert arguments.checkpointing_field() == name
 
 
 @pytest.mark.parametrize("train", [sft, dpo])
@@ -362,15 +376,15 @@ def test_a_split_batch_teaches_the_same(train, tmp_path):
 def test_a_batch_is_split_where_memory_is_short_and_refused_where_there_is_none(train, tmp_path, monkeypatch):
     here = hardware.this_device("cpu")
     seen = []
-    fits = loop.fits
-    monkeypatch.setattr(loop, "fits", lambda *given: seen.append(fits(*given)) or seen[-1])
+    fits = memory.rows_for_this_device
+    monkeypatch.setattr(memory, "fits", lambda *given: seen.append(fits(*given)) or seen[-1])
     for name, room in (("plenty", 1e9), ("short", None), ("none", 1e5)):
         if room is None:  # room for one row of two, counted by the planner itself
-            shape = shapes.shape_of_model(tiny.policy()[0])
+            shape = sizes.shape_of_model(tiny.policy()[0])
             how = {"bfloat16": False, "gpu": False, "adapter": shape.adapter(4, "all-linear"), "accumulate": 2}
             room = 1.001 * memory.peak(shape, train.__name__, 2, 96, **how)
         small = here._replace(memory=(room + hardware.PROCESS) / hardware.HOST_SHARE)
-        monkeypatch.setattr(loop, "this_device", lambda *_, small=small: small)
+        monkeypatch.setattr(hardware, "this_device", lambda *_, small=small: small)
         if name == "none":
             with pytest.raises(DataError, match="does not fit into cpu"):
                 train(tmp_path / name)

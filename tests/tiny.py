@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as token_models
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from helpers import models
-from helpers.errors import DataError
-from helpers.settings import Settings, resolve
+from helpers.core.errors import DataError
+from helpers.core.settings import Settings, resolve
+from helpers.models import loading, small_models
 
 WORDS = ["red", "tall", "happy", "dog", "cat", "house", "river", "runs", "sleeps", "near", "under", "the", "a", "your"]
 
@@ -43,15 +43,15 @@ def texts() -> tuple[str, ...]:
 @functools.cache
 def policy() -> tuple[torch.nn.Module, object]:
     """A random OPT with its tokenizer. Do not change the model: it is shared."""
-    tokenizer = models.train_policy_tokenizer(texts(), 400)
-    return models.new_policy(tokenizer, seed=0, hidden=64, layers=2, positions=128).eval(), tokenizer
+    tokenizer = small_models.train_policy_tokenizer(texts(), 400)
+    return small_models.new_policy(tokenizer, seed=0, hidden=64, layers=2, positions=128).eval(), tokenizer
 
 
 @functools.cache
 def judge() -> tuple[torch.nn.Module, object]:
     """A random DeBERTa with its tokenizer, its output widened so that scores differ visibly."""
-    tokenizer = models.train_reward_tokenizer(texts(), 400)
-    model = models.new_reward_model(tokenizer, seed=0, hidden=64, layers=2).eval()
+    tokenizer = small_models.train_reward_tokenizer(texts(), 400)
+    model = small_models.new_reward_model(tokenizer, seed=0, hidden=64, layers=2).eval()
     model.classifier.weight.data *= 1000
     return model, tokenizer
 
@@ -59,7 +59,7 @@ def judge() -> tuple[torch.nn.Module, object]:
 @functools.cache
 def policy_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="tiny-policy-"))
-    models.save_model(*policy(), folder)
+    loading.save_model(*policy(), folder)
     return folder
 
 
@@ -95,7 +95,7 @@ FAMILIES = {
 
 def byte_tokenizer(**special: str) -> PreTrainedTokenizerFast:
     """Byte-level BPE as GPT-2, Pythia and Qwen have it: no BOS in front; only the special tokens that are named."""
-    own = models._byte_bpe(texts(), 400, sorted(set(special.values())))
+    own = small_models._byte_bpe(texts(), 400, sorted(set(special.values())))
     return PreTrainedTokenizerFast(tokenizer_object=own, **special)
 
 
@@ -118,7 +118,7 @@ def sentence_tokenizer(*, across: bool = False) -> PreTrainedTokenizerFast:
 
 
 TOKENIZERS = {
-    "bos, pad": lambda: models.train_policy_tokenizer(texts(), 400),
+    "bos, pad": lambda: small_models.train_policy_tokenizer(texts(), 400),
     "bos, no pad": sentence_tokenizer,
     "no bos, no pad": lambda: byte_tokenizer(eos_token="<|end|>", bos_token="<|end|>", unk_token="<|end|>"),
     "no bos, pad": lambda: byte_tokenizer(eos_token="<|end|>", pad_token="<|pad|>"),
@@ -142,7 +142,7 @@ def family_model(name: str, tokenizer, kind: type = AutoModelForCausalLM, **more
 
 def folder_of(tokenizer, folder: Path, family: str = "llama") -> Path:
     """A random policy of a family with that tokenizer, saved."""
-    models.save_model(family_model(family, tokenizer), tokenizer, folder)
+    loading.save_model(family_model(family, tokenizer), tokenizer, folder)
     return folder
 
 

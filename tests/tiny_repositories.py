@@ -13,8 +13,9 @@ import pytest
 import tiny
 import torch
 
-from helpers import models, repositories
-from helpers.errors import DataError
+from helpers.core import repositories
+from helpers.core.errors import DataError
+from helpers.models import loading
 
 OPT, JUDGE, HH = (place.id for place in (repositories.POLICY, repositories.REWARD_MODEL, repositories.DATASET))
 PINNED = repositories.POLICY.revision
@@ -51,7 +52,7 @@ def opt_files(folder: Path) -> dict[str, bytes]:
     config.pop("dtype", None)
     bpe = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
-    tokens = {name: {"content": text, **token} for name, text in models.OPT_TOKENS.items()}
+    tokens = {name: {"content": text, **token} for name, text in loading.OPT_TOKENS.items()}
     about = {name: described | {"__type": "AddedToken"} for name, described in tokens.items()}
     about |= {"add_bos_token": True, "errors": "replace", "tokenizer_class": "GPT2Tokenizer"}
     texts = {
@@ -69,7 +70,7 @@ def opt_files(folder: Path) -> dict[str, bytes]:
 def judge_files(folder: Path) -> dict[str, bytes]:
     """The files of a repository like the reward model's: tokenizer.json, and a pickle of training arguments."""
     model, tokenizer = tiny.judge()
-    models.save_model(model, tokenizer, folder)
+    loading.save_model(model, tokenizer, folder)
     (folder / "model.safetensors").unlink()
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     config = json.loads(files["config.json"]) | {"torch_dtype": "float16"}

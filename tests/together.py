@@ -1,6 +1,6 @@
 """What test_processes.py launches: the two processes of each scenario, forked so that libraries are imported once.
 
-    accelerate launch --config_file helpers/launch/ddp.yaml tests/together.py FOLDER
+    accelerate launch --config_file helpers/training/accelerate_configs/ddp.yaml tests/together.py FOLDER
 
 What a process says in a scenario goes to FOLDER/said/SCENARIO.NUMBER, its exit status to SCENARIO.NUMBER.status.
 """
@@ -22,12 +22,13 @@ from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from helpers import __main__ as command
-from helpers import console, processes, stages, training
-from helpers.settings import ROOT
+from helpers import __main__, console, training
+from helpers.core import distributed
+from helpers.core.profiles import ROOT
+from helpers.pipeline import stages
 
 IMPORTED = (peft, DPOConfig, DPOTrainer, SFTConfig, SFTTrainer, stages)
-CONFIGS = ROOT / "helpers" / "launch"
+CONFIGS = ROOT / "helpers" / "training" / "accelerate_configs"
 PAIRS = tiny.made_up(40, seed=1)
 TRAIN, HELDOUT = (
     PAIRS[:24].reset_index(drop=True),
@@ -56,7 +57,7 @@ def train(case, out, progress=None):
 
 
 def join(folder):
-    processes.join(cpu=True)
+    distributed.join(cpu=True)
 
 
 def join_sharded(folder):
@@ -73,7 +74,7 @@ def join_sharded(folder):
 
 def at_the_end(act):
     """Call `act` in process 1 before the last step."""
-    return lambda step, last: act() if processes.index() == 1 and step == last - 1 else None
+    return lambda step, last: act() if distributed.index() == 1 and step == last - 1 else None
 
 
 def kill():
@@ -128,7 +129,7 @@ def sharded_resumed(folder):
 
 def typed(*words):
     sys.argv = ["helpers", *words]
-    command.app(prog_name="python -m helpers")
+    __main__.app(prog_name="python -m helpers")
 
 
 SCENARIOS = {
@@ -162,9 +163,9 @@ def play(name, folder, number):
     os.environ |= {"MASTER_PORT": port.read_text(), "COURSE_RESULTS": str(folder / "results")}
     code = 0
     try:
-        with console.explained(), processes.one_voice():
+        with console.explained(), distributed.one_voice():
             SCENARIOS[name](folder)
-            processes.leave()
+            distributed.leave()
     except (SystemExit, typer.Exit) as end:
         code = end.exit_code if isinstance(end, typer.Exit) else end.code
     except BaseException:

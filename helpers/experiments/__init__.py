@@ -5,11 +5,22 @@ read and summarised; puzzle: what the DPO experiment was expected to show, and w
 only. Finished trainings are kept in results/, so that a sweep that was stopped goes on where it was.
 """
 
-from . import puzzle
-from .catalogue import FAULTS, PROMPTS_A_SIDE, SEEDS, Job, experiments, jobs
-from .measuring import HELD_OUT, first_steps, measure
-from .sweeping import plan, run
-from .tables import COLUMNS, JUDGED_BY, TABLES, changes, differences, load, rates, record, rows_of, there
+from helpers.experiments import dpo_puzzle
+from helpers.experiments.catalogue import FAULTS, PROMPTS_A_SIDE, SEEDS, Job, experiments, jobs
+from helpers.experiments.run_one import HELD_OUT, first_steps, measure
+from helpers.experiments.sweep import plan, run
+from helpers.experiments.tables import (
+    COLUMNS,
+    JUDGED_BY,
+    TABLES,
+    changes,
+    differences,
+    load,
+    rates,
+    record,
+    rows_of,
+    there,
+)
 
 __all__ = [
     "COLUMNS",

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any, NamedTuple
 
-from ..errors import SettingsError
-from ..methods import PAPER_MODELS
-from ..settings import BY_RECIPE, RECIPES
+from helpers.core.errors import SettingsError
+from helpers.core.methods import PAPER_MODELS
+from helpers.core.profiles import BY_RECIPE, RECIPES
 
 SEEDS, PROMPTS_A_SIDE = 5, 200
 FEW_SEEDS = 3  # where an experiment has many arms

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from ..errors import CourseError, SettingsError
-from ..settings import results_root
-from .catalogue import Job
-from .measuring import Measured, measure
+from helpers.core.errors import CourseError, SettingsError
+from helpers.core.profiles import results_root
+from helpers.experiments.catalogue import Job
+from helpers.experiments.run_one import Measured, measure
 
 try:
     from submitit import AutoExecutor

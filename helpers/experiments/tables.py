@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from .. import folders, statistics
-from ..errors import DataError
-from ..metrics import METRICS, SIDES
-from ..settings import DATA_CACHE
-from .catalogue import Job
+from helpers.core import files, statistics
+from helpers.core.errors import DataError
+from helpers.core.names import METRICS, SIDES
+from helpers.core.profiles import DATA_CACHE
+from helpers.experiments.catalogue import Job
 
 TABLES = DATA_CACHE / "experiments"
 COLUMNS = [
@@ -31,7 +31,7 @@ def there(name: str) -> bool:
 
 def record(name: str) -> dict:
     """How a table was made: command, date, runs with their settings, versions, sha256; {} when there is none."""
-    return folders.read_json(TABLES / f"{name}.json")
+    return files.read_json(TABLES / f"{name}.json")
 
 
 def rows_of(table: pd.DataFrame, job: Job) -> pd.DataFrame:

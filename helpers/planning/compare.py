@@ -2,11 +2,12 @@
 
 import pandas as pd
 
-from ..hardware import GB, PROCESS, precision_on, this_device
-from ..methods import method_of, models_of
-from ..runs import Run
-from .plan import plan, shape_used
-from .rates import training_record
+from helpers.core.methods import method_of, models_of
+from helpers.core.text import GB
+from helpers.models.hardware import PROCESS, precision_on, this_device
+from helpers.pipeline.run import Run
+from helpers.planning.plan import plan, shape_used
+from helpers.planning.throughput import training_record
 
 FEW = 20  # steps; fewer say little about speed
 COLUMNS = ["stage", "memory_planned", "memory_measured", "seconds_planned", "seconds_measured", "device"]
@@ -18,7 +19,7 @@ def side_by_side(run: Run) -> pd.DataFrame:
     Memory is planned for the longest row that there was. It is torch's own count on a GPU; on a CPU the whole
     process's, Python and its libraries too, whatever ran in it before.
     """
-    from .. import stages
+    from helpers.pipeline import stages
 
     device = this_device(run.settings.device)
     timings = {name: stages.training_timing(run, name) for name in models_of(run.settings)[1:] if run.ready(name)}
@@ -34,7 +35,7 @@ def side_by_side(run: Run) -> pd.DataFrame:
 
 def learned(run: Run) -> list[dict]:
     """What the trainings of a finished run taught about this device, for `rates.enter`: later plans know it."""
-    from .. import stages
+    from helpers.pipeline import stages
 
     s, device = run.settings, this_device(run.settings.device)
     shape, precision, found = shape_used(s, "policy"), precision_on(s, device), []

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..folders import read_json
-from ..settings import DATA_CACHE, Settings
+from helpers.core.files import read_json
+from helpers.core.profiles import DATA_CACHE
+from helpers.core.settings import Settings
 
 MEASURED = Path(__file__).with_name("hh_lengths.json")
 # HH-RLHF's train splits, by its card.
@@ -31,7 +32,7 @@ class Lengths(NamedTuple):
 
 def lengths_of(settings: Settings) -> Lengths:
     """Sizes of the training data: of a folder by its first rows, of HH-RLHF on the hub by its measured percentiles."""
-    from ..runs import locate
+    from helpers.pipeline.sources import locate
 
     subsets = [name.strip() for name in settings.subsets.split(",")]
     folder = DATA_CACHE / "mini_hh" if settings.dataset is None else locate(settings.dataset)
@@ -52,16 +53,16 @@ def _of_hub(subset: str, settings: Settings) -> Lengths:
 
 
 def _of_folder(folder: Path, subset: str, settings: Settings) -> Lengths:
-    from .. import preferences
-    from ..models import load_tokenizer
-    from ..runs import locate
+    from helpers.data import pairs, transcripts
+    from helpers.models.loading import load_tokenizer
+    from helpers.pipeline.sources import locate
 
-    path = preferences.find_split(folder, subset, "train")
-    rows = preferences.load_transcripts(folder, [subset], "train") if path else None
+    path = pairs.find_split(folder, subset, "train")
+    rows = pairs.load_transcripts(folder, [subset], "train") if path else None
     if rows is None or rows.empty:
         return _means(1, *(np.array([128.0]),) * 3, settings=settings)
     sample = rows.iloc[:: max(1, len(rows) // SAMPLE)]
-    split = [[preferences.split_reply(text) for text in sample[side]] for side in ("chosen", "rejected")]
+    split = [[transcripts.split_reply(text) for text in sample[side]] for side in ("chosen", "rejected")]
     policy = DATA_CACHE / "policy" if settings.policy is None else locate(settings.policy)
     if policy:
         tokenizer = load_tokenizer(policy)

@@ -3,13 +3,15 @@
 import math
 from typing import NamedTuple
 
-from ..hardware import CARDS, Device, precision_on
-from ..methods import Method, method_of, models_of
-from ..repositories import download_of
-from ..settings import Settings
-from . import memory, rates
-from .lengths import Lengths, lengths_of
-from .shapes import Shape, shape_of
+from helpers.core.methods import method_of, models_of
+from helpers.core.repositories import download_of
+from helpers.core.settings import Settings
+from helpers.models.hardware import CARDS, Device, precision_on
+from helpers.models.sizes import Shape, shape_of
+from helpers.planning import throughput
+from helpers.planning.lengths import Lengths, lengths_of
+from helpers.training import memory
+from helpers.training.memory import rows_for_device
 
 LOOKS, ASKED = 5, 24  # looks at held-out data in a training, and prompts answered at each
 SEQUENCE = 512  # tokens of prompt and response that the reward model reads at most
@@ -69,7 +71,7 @@ def plan(
         for name in models_of(settings)[1:]
     ]
     sources = [settings.dataset, settings.policy, settings.reward_model]
-    from ..runs import locate
+    from helpers.pipeline.sources import locate
 
     download = sum(download_of(source) for source in sources if source and not locate(source))
     return Plan(device, (*trainings, _evaluation(settings, device, policy, judge, lengths)), download)
@@ -77,29 +79,11 @@ def plan(
 
 def shape_used(settings: Settings, what: str) -> Shape:
     """The shape of the run's "policy" or "reward_model"; where a run trains its own, it is as large as the embedded."""
-    from ..runs import locate
-    from ..settings import DATA_CACHE
+    from helpers.core.profiles import DATA_CACHE
+    from helpers.pipeline.sources import locate
 
     given = getattr(settings, what)
     return shape_of(DATA_CACHE / what if given is None else locate(given) or given)
-
-
-def fit(settings: Settings, method: Method, shape: Shape, device: Device, processes: int = 1) -> tuple[int, bool]:
-    """(rows on the device at once, whether activations are computed again) for a step to fit into a device's memory.
-
-    processes: how many of them share a computer's memory; GPUs are not shared.
-
-    Fewer rows cost next to nothing, so checkpointing is the last resort. (0, True): it does not fit at all.
-    """
-    room = device.room if device.gpu else device.room / processes
-    how = {"bfloat16": precision_on(settings, device) == "bfloat16", "gpu": device.gpu}
-    how |= {"adapter": shape.adapter(settings.lora_rank, settings.lora_targets)}
-    rows, length = (getattr(settings, f"{method.prefix}_{what}") for what in ("batch_size", "max_length"))
-    rows = min(rows, settings.rows_at_once or rows)
-    for checkpointing in (False, True) if not settings.activation_checkpointing else (True,):
-        if n := memory.rows_that_fit(shape, method.memory, room, rows, length, checkpointing=checkpointing, **how):
-            return n, checkpointing
-    return 0, True
 
 
 def _training(
@@ -110,7 +94,7 @@ def _training(
     precision = precision_on(s, device)
     adapter = shape.adapter(s.lora_rank, s.lora_targets)
     batch, length = getattr(s, f"{kind}_batch_size"), getattr(s, f"{kind}_max_length")
-    rows, checkpointing = fit(s, method, shape, device)
+    rows, checkpointing = rows_for_device(s, method, shape, device)
     accumulate = batch * s.gradient_accumulation // max(rows, 1)
     how = {"bfloat16": precision == "bfloat16", "checkpointing": checkpointing, "gpu": device.gpu}
     peak = memory.peak(
@@ -118,7 +102,7 @@ def _training(
     )
     a_row = lengths.sft if kind == "sft" else lengths.dpo
     tokens = lengths.pairs * a_row * getattr(s, f"{kind}_epochs")
-    work = rates.work_of(method, s)
+    work = throughput.work_of(method, s)
     seconds, source = _seconds(s, device, shape, kind, work, precision, tokens, a_row, checkpointing, lengths)
     trained = shape.parameters if kind == "sft" else adapter
     # The model, and two checkpoints of weights and moments: a new one is written before the old one goes.
@@ -131,17 +115,17 @@ def _seconds(
     tokens: float, a_row: float, checkpointing: bool, lengths: Lengths,
 ) -> tuple[float | None, str]:  # fmt: skip
     """Seconds of a training with its looks at held-out data, and where the rate comes from."""
-    known = rates.rate(device, kind, precision, shape)
+    known = throughput.rate(device, kind, precision, shape)
     asked = min(ASKED, s.heldout_pairs)
-    step = rates.decoding_step(device, shape, min(asked, s.generation_batch_size))
+    step = throughput.decoding_step(device, shape, min(asked, s.generation_batch_size))
     if known is None or step is None:
         return None, NO_RATE
     a_second, source = known
     length = a_row if kind == "sft" else a_row / 2
-    one = rates.forward_flops(shape, length)
+    one = throughput.forward_flops(shape, length)
     heldout = LOOKS * s.heldout_pairs * a_row * (1 if kind == "sft" else 2)
     reference = lengths.pairs * a_row if work == "dpo, precomputed" else 0.0
-    passes = rates.PASSES[work] + (1 if checkpointing else 0)
+    passes = throughput.PASSES[work] + (1 if checkpointing else 0)
     decoded = LOOKS * math.ceil(asked / s.generation_batch_size) * s.max_new_tokens
     return (tokens * passes + heldout + reference) * one / a_second + decoded * step, source
 
@@ -165,11 +149,11 @@ def _evaluation(s: Settings, device: Device, policy: Shape, judge: Shape, length
             memory.scoring(judge, rows, SEQUENCE),
         )
         change = {"generation_batch_size": rows, "scoring_batch_size": rows}
-    known, step = rates.rate(device, "score", "float32", judge), rates.decoding_step(device, policy, rows)
+    known, step = throughput.rate(device, "score", "float32", judge), throughput.decoding_step(device, policy, rows)
     seconds, source = None, NO_RATE
     if known and step is not None:
         batches = models * math.ceil(2 * s.eval_prompts / rows)
-        seconds = batches * s.max_new_tokens * step + tokens * rates.forward_flops(judge, length) / known[0]
+        seconds = batches * s.max_new_tokens * step + tokens * throughput.forward_flops(judge, length) / known[0]
         source = known[1]
     return Stage("evaluation", peak, rows, False, tokens, seconds, 1e6 * models, source, change)
 

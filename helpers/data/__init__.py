@@ -1,0 +1,1 @@
+"""Preference data: transcripts, pairs, evaluation prompts, the audit and the embedded world."""

@@ -1,0 +1,1 @@
+"""From reward-model scores to HmR, HpR and CAS with intervals and tests."""

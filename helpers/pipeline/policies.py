@@ -1,0 +1,198 @@
+"""The models of a run: the base policy, the judge, and the trainings, with their logs."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.core import distributed
+from helpers.core.errors import SettingsError, StageError
+from helpers.core.files import read_json
+from helpers.core.methods import (
+    Method,
+    method_of,
+    model_names,
+    models_of,
+    near_miss,
+    problem,
+    reference_used,
+    starts_from,
+)
+from helpers.data.pairs import Fitted, fit_to_length, sample_pairs
+from helpers.pipeline.pairs import all_train, pairs, pairs_folder, token_counter
+from helpers.pipeline.run import Run
+from helpers.pipeline.sources import identity, source
+
+LOCAL_VOCABULARY = 4096
+
+
+def models(run: Run) -> tuple[str, ...]:
+    """The models of a run that are compared, Base first: setting models."""
+    return models_of(run.settings)
+
+
+def trained(run: Run) -> tuple[str, ...]:
+    """The models of a run that it trains, in their order: all but Base."""
+    return models_of(run.settings)[1:]
+
+
+def method(run: Run, name: str) -> Method:
+    """The row of `methods.METHODS` by which a run trains a model."""
+    return method_of(name, run.settings.preference_loss)
+
+
+def base_policy(run: Run) -> Path | str:
+    """The untrained starting point: shipped, given, or pre-trained here on the dialogues (profile local)."""
+    origin = source(run, "policy")
+    if origin != "":
+        return origin
+    s = run.settings
+    names = ("pretrain_epochs", "pretrain_learning_rate", "seed", "device")
+
+    def build(folder: Path) -> None:
+        from helpers.training import pretrain
+
+        train, heldout = all_train(run), pairs(run).heldout
+        # One dialogue of each pair, chosen and rejected in turn: a base model has no side.
+        replies = train["chosen"].where(train.index % 2 == 0, train["rejected"])
+        texts = train["prompt"] + replies
+        tokenizer = models.train_policy_tokenizer(list(texts), LOCAL_VOCABULARY)
+        pretrain.pretrain(tokenizer, list(texts), list(heldout["prompt"] + heldout["chosen"]), s, folder)
+
+    uses = {name: getattr(s, name) for name in names} | {"vocabulary": LOCAL_VOCABULARY}
+    return run.stage("base", uses=uses, needs=[pairs_folder(run)], build=build, together=True) / "model"
+
+
+def reward_model(run: Run) -> Path | str:
+    """The judge: shipped, given, or trained here on the training pairs (profile local)."""
+    origin = source(run, "reward_model")
+    if origin != "":
+        return origin
+    s = run.settings
+
+    def build(folder: Path) -> None:
+        from helpers.training.reward_model import train_reward_model
+
+        train = all_train(run)
+        texts = pd.concat([train["prompt"] + train["chosen"], train["prompt"] + train["rejected"]])
+        tokenizer = models.train_reward_tokenizer(list(texts), LOCAL_VOCABULARY)
+        fresh = models.new_reward_model(tokenizer, seed=s.seed)
+        chosen = sample_pairs(train, s.reward_pairs, s.seed)
+        train_reward_model(fresh, tokenizer, chosen, pairs(run).heldout, s, folder)
+
+    names = ("reward_epochs", "reward_learning_rate", "reward_pairs", "seed", "device")
+    uses = {name: getattr(s, name) for name in names} | {"vocabulary": LOCAL_VOCABULARY}
+    return run.stage("reward_model", uses=uses, needs=[pairs_folder(run)], build=build, together=True) / "model"
+
+
+def policy(run: Run, name: str) -> Path | str:
+    """The folder of a model, base, sft, dpo, sft_dpo, orpo and so on, trained when it is missing.
+
+    Any model that has a method can be asked for, also one that setting models does not name.
+    """
+    return base_policy(run) if name == "base" else _trained(run, name) / "model"
+
+
+def _trained(run: Run, name: str) -> Path:
+    if name not in model_names()[1:]:
+        raise StageError(f"no model is called {name!r}{near_miss(name)}")
+    if refused := problem(name, run.settings):
+        raise SettingsError(refused)
+    s, how = run.settings, method(run, name)
+    start = policy(run, starts_from(name))
+    uses, needs = identity(start)
+
+    def build(folder: Path) -> None:
+        from helpers.training import dpo, reference_logps, sft
+
+        train, heldout = _fitted(run, start, how)
+        fitting = {"prompts_shortened": train.prompts_shortened, "rows_too_long": train.rows_dropped}
+        if distributed.is_main():
+            (folder / "fitting.json").write_text(json.dumps(fitting))
+        rows = (start, train.pairs, heldout.pairs, s, folder)
+        if how.rows == "completions":
+            sft.train_sft(*rows)
+        elif reference_used(how, s) == "precomputed":
+            dpo.train_dpo(*rows, method=how, known=reference_logps.load(_reference(run, name, start)))
+        else:
+            dpo.train_dpo(*rows, method=how)
+
+    uses |= {field: getattr(s, field) for field in _settings_of(run, how)}
+    uses |= {"loss": how.loss} if how.loss else {}
+    return run.stage(name, uses=uses, needs=[*needs, pairs_folder(run)], build=build, together=True)
+
+
+def _settings_of(run: Run, how: Method) -> list[str]:
+    """The settings that a training depends on: those of its method, and no other method's."""
+    fields = list(type(run.settings).model_fields)
+    own = [field for field in fields if field.startswith(how.prefix + "_")]
+    shared = ["seed", "device", "dropout", "gradient_accumulation", "max_prompt_length"]
+    if how.rows == "completions":
+        shared += ["completion_only"]
+    else:
+        shared += ["explicit_prompt", *(field for field in fields if "lora" in field), *how.from_settings.values()]
+    # These count only where they are set: what their defaults come to depends on the device, which counts already.
+    where_set = ("precision", "rows_at_once", "activation_checkpointing")
+    shared += [field for field in where_set if run.resolved.source[field] == "you"]
+    return [field for field in own + shared if how.has_reference or field != "dpo_reference"]
+
+
+def _fitted(run: Run, start: Path | str, how: Method) -> tuple[Fitted, Fitted]:
+    """Training and held-out pairs as a method takes them: shortened, and without rows that are too long."""
+    from helpers.models.loading import load_tokenizer
+
+    s, data = run.settings, pairs(run)
+    # Rows are fitted here when prompt and completion are apart; whole dialogues are cut by TRL, as in the paper.
+    if not (s.completion_only if how.rows == "completions" else s.explicit_prompt):
+        return Fitted(data.train, 0, 0), Fitted(data.heldout, 0, 0)
+    count_tokens = token_counter(load_tokenizer(start))
+    limit = {"max_prompt_length": s.max_prompt_length, "max_length": getattr(s, f"{how.prefix}_max_length")}
+    train, heldout = (fit_to_length(rows, count_tokens, **limit) for rows in (data.train, data.heldout))
+    return train, heldout
+
+
+def _reference(run: Run, name: str, start: Path | str) -> Path:
+    """The log-probabilities of `start` as a reference: one stage for all trainings from it with these pairs."""
+    s = run.settings
+    uses, needs = identity(start)
+    uses |= {field: getattr(s, field) for field in ("dpo_max_length", "max_prompt_length", "explicit_prompt", "device")}
+    # What "auto" comes to depends on the profile, and on the device, which counts already.
+    uses["precision"] = f"auto in {s.profile}" if s.precision == "auto" else s.precision
+
+    def build(folder: Path) -> None:
+        from helpers.training import dpo, reference_logps
+
+        train, heldout = _fitted(run, start, method(run, name))
+        known = dpo.reference_of(start, train.pairs, heldout.pairs, s, folder)
+        if distributed.is_main():
+            reference_logps.save(known, folder)
+
+    needs = [*needs, pairs_folder(run)]
+    return run.stage(f"reference-{starts_from(name)}", uses=uses, needs=needs, build=build, together=True)
+
+
+def training_log(run: Run, name: str) -> pd.DataFrame:
+    """The training log of a model (of base and reward_model in profile local only), one row an event."""
+    return pd.read_csv(_log_folder(run, name) / "log.csv")
+
+
+def training_summary(run: Run, name: str) -> dict:
+    """Counts and sizes of a training: rows given, used, shortened and dropped, trainable parameters, steps."""
+    folder = _log_folder(run, name)
+    summary = json.loads((folder / "summary.json").read_text())
+    fitting = folder / "fitting.json"
+    return summary | (json.loads(fitting.read_text()) if fitting.exists() else {})
+
+
+def training_timing(run: Run, name: str) -> dict:
+    """What a training took when it was made: seconds, steps, tokens a second, peak memory, device; {} if unknown."""
+    return read_json(_log_folder(run, name) / "timing.json")
+
+
+def _log_folder(run: Run, name: str) -> Path:
+    if name in model_names()[1:]:
+        return _trained(run, name)
+    model = {"base": base_policy, "reward_model": reward_model}[name](run)
+    if not isinstance(model, Path) or not (model.parent / "log.csv").exists():
+        raise StageError(f"{name} was not trained in run {run.name}, so it has no log: only profile local trains it")
+    return model.parent

@@ -1,0 +1,1 @@
+"""The paper: its published figures, its authors' files, both analysed again, and the verdict on each claim."""
