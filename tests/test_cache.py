@@ -14,7 +14,7 @@ def copied(tmp_path, monkeypatch):
     """A copy of data_cache/ that a test may damage."""
     folder = tmp_path / "data_cache"
     shutil.copytree(profiles.DATA_CACHE, folder)
-    monkeypatch.setattr(profiles, "DATA_CACHE", folder)
+    monkeypatch.setattr(data_cache, "DATA_CACHE", folder)
     return folder
 
 
@@ -59,9 +59,9 @@ def test_what_other_code_made_is_said_and_no_failure(copied, edited):
         data_cache._enter_part(part, data_cache.parts_of(part))
     said = data_cache.verify()
     assert len(said) == 1 and "is not recorded: mini_hh, experiments/cleaning" in said[0]
-    edited("optimizers.py", "import torch\n", "import torch\n\nNEW = 1\n")
+    edited("training/optimizers.py", "import torch\n", "import torch\n\nNEW = 1\n")
     said = data_cache.verify()
-    words = "is whole, but would be made differently now: code changed since (optimizers)"
+    words = "is whole, but would be made differently now: training code changed since (optimizers)"
     assert (
         said[:2] == [f"data_cache/{part} {words}" for part in (data_cache.POLICY, data_cache.JUDGE)] and len(said) == 3
     )

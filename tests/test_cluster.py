@@ -30,7 +30,7 @@ def test_a_sweep_on_a_cluster_writes_the_table_of_a_sweep_here(good, results, mo
     table = pd.read_csv(tmp_path / "tables" / "tried.csv.gz")
     expected = run_one.measure(good).table  # finished: read from results/
     record = files.read_json(tmp_path / "tables" / "tried.json")
-    assert {"training_loop.py", "metrics.py"} <= record["code"].keys() and "trl" in record["versions"]
+    assert {"training/loop.py", "evaluation/metrics.py"} <= record["code"].keys() and "trl" in record["versions"]
     assert len(table) and table.equals(pd.read_csv(pd.io.common.StringIO(expected.to_csv(index=False))))
 
 

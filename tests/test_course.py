@@ -151,11 +151,11 @@ def test_other_plots_make_the_notebooks_new_that_import_them(folder, results, tm
     (folder / "02_second.ipynb").write_text(draws)
     go = lambda: course.run_course({}, folder=folder, finish=write_two)  # noqa: E731
     go()
-    edited("curves.py", "return training_curves", "return  training_curves")
+    edited("report/plots/training.py", "return training_curves", "return  training_curves")
     capfd.readouterr()
     go()
     said = capfd.readouterr().out
-    assert "notebook 02_second: code changed since (curves); building it again" in said
+    assert "notebook 02_second: report/plots code changed since (training); building it again" in said
     assert "notebook 01_first" not in said and marks(tmp_path) == "1"
 
 
@@ -310,8 +310,8 @@ def test_the_end_of_a_run_is_metrics_and_a_report(results, monkeypatch):
     assert MetricsFile.model_validate_json(first[0]).models.keys() == set(stages.PAPER_MODELS)
     assert first == made(results / "second")
     assert b"Made by other code" not in first[1]
-    monkeypatch.setattr(store, "accepted", lambda things: {"sft": "code changed since (training_loop)"})
-    assert b"<li>sft (code changed since (training_loop))</li>" in made(results / "third")[1]
+    monkeypatch.setattr(store, "accepted", lambda things: {"sft": "training code changed since (loop)"})
+    assert b"<li>sft (training code changed since (loop))</li>" in made(results / "third")[1]
     shown = Console(width=100, file=io.StringIO())
     shown.print(_models_table(json.loads(first[0])))
     assert "SFT+DPO" in shown.file.getvalue() and re.search(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", shown.file.getvalue())

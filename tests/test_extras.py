@@ -46,7 +46,7 @@ def test_a_plan_needs_no_notebook_package(results):
 
 
 def test_rehearsal_and_benchmarks_are_read_without_notebook_packages():
-    names = ["helpers.rehearsal", *(f"benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("*.py"))]
+    names = ["helpers.planning.rehearsal", *(f"benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("*.py"))]
     assert len(names) > 4
     answer = in_bare_python("timeit", "-n1", "-r1", f"import {', '.join(names)}")
     assert answer.returncode == 0, answer.stderr

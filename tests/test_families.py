@@ -132,7 +132,7 @@ def test_positions_that_count_the_padding_would_be_seen(monkeypatch):
     loaded = tiny.family_model("gpt2", tokenizer), tokenizer
     alone = answers(loaded, 1)
     assert answers(loaded, 8).equals(alone)
-    monkeypatch.setattr(families, "takes_position_ids", lambda model: False)
+    monkeypatch.setattr(generation, "takes_position_ids", lambda model: False)
     assert (answers(loaded, 8)["response"] != alone["response"]).sum() > 2
 
 

@@ -197,7 +197,7 @@ def test_a_stage_depends_on_the_settings_of_its_own_loss_alone(opened, monkeypat
         raise AssertionError("trained again")
 
     monkeypatch.setattr("helpers.training.train_sft", no_work)
-    monkeypatch.setattr("helpers.training.train_dpo", no_work)
+    monkeypatch.setattr("helpers.training.dpo.train_dpo", no_work)
     ipo = opened(preference_loss="ipo")
     stages.policy(ipo, "sft")
     with pytest.raises(AssertionError, match="trained again"):

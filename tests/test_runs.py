@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 import helpers
-from helpers.core import profiles, quiet, store
+from helpers.core import quiet, store
 from helpers.core.errors import CourseError, DataError, SettingsError, StageError
-from helpers.core.profiles import ROOT
+from helpers.core.profiles import DISK_GB, ROOT
+from helpers.pipeline import run as run_module
 
 OWN = textwrap.dedent("""\
     # Parameters: None takes the value of the profile and recipe
@@ -155,7 +156,7 @@ def test_a_missing_folder_is_named(profile):
 
 
 def test_only_profile_paper_names_hub_ids(monkeypatch):
-    monkeypatch.setattr(profiles, "DISK_GB", dict.fromkeys(profiles.DISK_GB, 0.001))
+    monkeypatch.setattr(run_module, "DISK_GB", dict.fromkeys(DISK_GB, 0.001))
     helpers.open_run(profile="paper", policy="someone/something")
     assert "HF_HUB_OFFLINE" not in os.environ
     with pytest.raises(DataError, match="use profile paper"):
@@ -163,7 +164,7 @@ def test_only_profile_paper_names_hub_ids(monkeypatch):
 
 
 def test_a_full_disk_is_noticed_before_work_starts(monkeypatch):
-    monkeypatch.setattr(profiles, "DISK_GB", dict.fromkeys(profiles.DISK_GB, 10**9))
+    monkeypatch.setattr(run_module, "DISK_GB", dict.fromkeys(DISK_GB, 10**9))
     with pytest.raises(StageError, match="MB more than are free"):
         helpers.open_run(profile="smoke")
 

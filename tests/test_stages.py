@@ -10,7 +10,7 @@ from helpers.core.errors import DataError, StageError
 from helpers.data.synthetic import assess as oracle
 from helpers.data.transcripts import ASSISTANT, first_turn
 from helpers.evaluation import thresholds
-from helpers.pipeline import responses, run, stages
+from helpers.pipeline import evaluation, run, stages
 from helpers.training import reference_logps
 
 OFFICIAL = Path(__file__).parents[2] / "shared" / "hh-rlhf-official"
@@ -124,7 +124,7 @@ def test_responses_are_kept_and_depend_on_what_makes_them(course, monkeypatch):
     def no_work(*_, **__):
         raise AssertionError("generated again")
 
-    monkeypatch.setattr("helpers.generation.generate", no_work)
+    monkeypatch.setattr("helpers.models.generation.generate", no_work)
     assert stages.responses(course(), "base").equals(answers)
     with pytest.raises(AssertionError, match="generated again"):
         stages.responses(course(max_new_tokens=8), "base")
@@ -139,7 +139,7 @@ def test_a_sweep_computes_the_reference_once(course, monkeypatch):
     def no_work(*_, **__):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("helpers.training.reference_of", no_work)
+    monkeypatch.setattr("helpers.training.dpo.reference_of", no_work)
     other = course(**given, beta=0.3, dpo_learning_rate=2e-4, dpo_batch_size=8, lora_rank=4, gradient_accumulation=2)
     stages.policy(other, "dpo")
     assert (other.folder / "stages" / "reference-base" / "train.csv").read_bytes() == (kept / "train.csv").read_bytes()
@@ -151,7 +151,7 @@ def test_a_sweep_computes_the_reference_once(course, monkeypatch):
 
 def test_the_truth_is_known_of_embedded_dialogues_only(course, monkeypatch, tmp_path):
     rows = stages.evaluation_prompts(course()).assign(response=" I will not help with that.")
-    monkeypatch.setattr(responses, "responses", lambda run, name: rows)
+    monkeypatch.setattr(evaluation, "responses", lambda run, name: rows)
     known = stages.truth(course())
     assert known.keys() == set(stages.PAPER_MODELS)
     assert (known["base"]["hmr"].value, known["base"]["hpr"].value) == (100, 0)  # a refusal is good on one side only

@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import helpers
-from helpers import training
-from helpers.core import code, files, store
+from helpers.core import code, distributed, files, store
 from helpers.core.errors import StageError
 from helpers.core.profiles import ROOT
 from helpers.models import loading
@@ -200,7 +199,7 @@ def test_a_function_from_elsewhere_counts_by_its_source():
         from helpers.training import losses  # noqa: F401
 
     made = code.of_builder(partial(build))
-    assert set(made.code) == {f"{__name__}.build", "losses.py"} and set(made.versions) == {"torch"}
+    assert {f"{__name__}.build", "training/losses.py"} <= set(made.code) and "torch" in made.versions
     assert code.of_builder(make("def f(): pass")) == code.Code({}, {}), "its source is nowhere"
 
 
@@ -208,17 +207,17 @@ def test_trainings_count_trainings_and_no_plots(results):
     """On the real package: what the stages of a run reach."""
     made = code.of_builder(policies._trained)
     reached = {file.removesuffix(".py") for file in made.code}
-    assert {"training", "training_loop", "models", "scoring", "generation"} <= reached
-    assert not reached & {"plots", "curves", "pictures", "report", "course", "runs", "settings", "doctor"}
-    assert not any(file.startswith(("planning", "experiments", "report")) for file in reached)
+    assert {"training/sft", "training/loop", "models/loading", "models/generation", "core/methods"} <= reached
+    assert not reached & {"course", "pipeline/run", "pipeline/responses", "core/settings"}
+    assert not any(file.startswith(("data/audit", "planning", "experiments", "report")) for file in reached)
     assert {"torch", "transformers", "trl", "peft"} <= made.versions.keys()
     asked = code.of_builder(stages.responses)
-    assert "generation.py" in asked.code and not asked.code.keys() & {"training.py", "training_loop.py", "plots.py"}
+    assert "models/generation.py" in asked.code
+    assert not any(file.startswith(("training", "report")) for file in asked.code)
 
 
-def test_every_module_that_counts_otherwise_is_one_of_today_or_tomorrow():
-    flat = [name for name in code.COUNTED_OTHERWISE if "." not in name]
-    assert all(code._tree(code.SOURCES).file(name) for name in flat)
+def test_every_module_that_counts_otherwise_is_there():
+    assert all(code._tree(code.SOURCES).file(name) for name in code.COUNTED_OTHERWISE)
     assert all(reason for reason in code.COUNTED_OTHERWISE.values())
 
 
@@ -242,7 +241,7 @@ def trained(monkeypatch):
         (folder / "model" / "tokenizer.json").write_text("{}")
 
     for kind in ("sft", "dpo"):
-        monkeypatch.setattr(training, f"train_{kind}", partial(train, kind))
+        monkeypatch.setattr(f"helpers.training.{kind}.train_{kind}", partial(train, kind))
     real = loading.load_tokenizer
     monkeypatch.setattr(loading, "load_tokenizer", lambda where: real(stages.EMBEDDED["policy"]))
     return asked
@@ -253,25 +252,25 @@ def test_other_training_code_trains_anew_and_says_why(run, edited, trained, caps
     stages.policy(run, "sft_dpo")
     assert trained == ["sft", "dpo"]
     capsys.readouterr()
-    edited("training_loop.py", '"lr_scheduler_type": "linear"', '"lr_scheduler_type": "cosine"')
+    edited("training/arguments.py", '"lr_scheduler_type": "linear"', '"lr_scheduler_type": "cosine"')
     stages.policy(run, "sft")
-    assert capsys.readouterr().out == "stage sft: code changed since (training_loop); building it again\n"
+    assert capsys.readouterr().out == "stage sft: training code changed since (arguments); building it again\n"
     assert trained == ["sft", "dpo", "sft"]
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("curves.py", "import math", "import math\n\nNEW = 1"),
-        ("report.py", "WORLDS = {", "NEW = 1\nWORLDS = {"),
-        ("planning/plan.py", "from . import memory", "NEW = 1\nfrom . import memory"),
-        ("settings.py", "ROOT = ", "NEW = 1\nROOT = "),
+        ("report/plots/training.py", "import math", "import math\n\nNEW = 1"),
+        ("report/page.py", "WORLDS = {", "NEW = 1\nWORLDS = {"),
+        ("planning/plan.py", "import math", "import math\n\nNEW = 1"),
+        ("core/profiles.py", "ROOT = ", "NEW = 1\nROOT = "),
         (
-            "training_loop.py",
-            "LN_2 = math.log(2)",
-            "# DPO's first loss\nLN_2 = math.log(2)  # where it starts\n\n",
+            "training/loop.py",
+            "MEASURED = [",
+            "# What is logged\n\nMEASURED = [  # of each step\n",
         ),
-        ("training.py", '"""Pre-training, SFT', '"""Other words. SFT'),
+        ("training/sft.py", '"""Supervised', '"""Other words. Supervised'),
     ],
 )
 def test_what_does_not_train_makes_no_training_anew(run, edited, trained, capsys, file, old, new):
@@ -284,10 +283,10 @@ def test_what_does_not_train_makes_no_training_anew(run, edited, trained, capsys
 
 def test_an_input_that_comes_out_the_same_makes_nothing_else_anew(run, edited, trained, capsys):
     stages.policy(run, "sft")
-    edited("audit/checks.py", "from . import copies", "NEW = 1\nfrom . import copies")
+    edited("data/audit/row_checks.py", "import pandas as pd", "import pandas as pd\n\nNEW = 1")
     capsys.readouterr()
     stages.policy(run, "sft")
-    assert capsys.readouterr().out == "stage pairs: audit code changed since (checks); building it again\n"
+    assert capsys.readouterr().out == "stage pairs: data/audit code changed since (row_checks); building it again\n"
     assert trained == ["sft"]
 
     def build(text, calls, folder):
@@ -374,8 +373,8 @@ def test_the_number_of_processes_counts_for_what_they_train_together(run, monkey
         (folder / "out.txt").write_text("x")
 
     run.stage("sft", uses={}, build=build, together=True)
-    monkeypatch.setattr(helpers.processes, "launched", lambda: 2)
-    monkeypatch.setattr(helpers.processes, "_alone", True)
+    monkeypatch.setattr(distributed, "launched", lambda: 2)
+    monkeypatch.setattr(distributed, "_alone", True)
     capsys.readouterr()
     run.stage("sft", uses={}, build=build, together=True)
     assert capsys.readouterr().out == "stage sft: processes none -> 2; building it again\n"

@@ -26,7 +26,7 @@ from helpers.training import (
     rows,
     samplers,
 )
-from helpers.training import pretrain as pretrain_module
+from helpers.training import pretrain as pretraining
 from helpers.training.dpo import preference_trainer, reference_of, train_dpo
 from helpers.training.sft import train_sft
 
@@ -53,7 +53,7 @@ def judge(out, progress=None, **given):
 def pretrain(out, progress=None, **given):
     whole = [list(rows["prompt"] + rows["chosen"]) for rows in (TRAIN, HELDOUT)]
     given = {"pretrain_epochs": 6.0} | given
-    pretrain_module.pretrain(tiny.policy_folder(), *whole, tiny.settings(**given), out, progress=progress)
+    pretraining.pretrain(tiny.policy_folder(), *whole, tiny.settings(**given), out, progress=progress)
 
 
 def fingerprint(out):
@@ -147,8 +147,12 @@ def test_a_precomputed_reference_is_the_same_reference(tmp_path):
 
 def trls_own_reference(settings, out, monkeypatch):
     """The rows of a trainer that computes the reference itself, which the course does not let it do."""
-    plan = arguments.training_arguments
-    monkeypatch.setattr(arguments, "plan", lambda *args, **more: plan(*args, **more, precompute_ref_log_probs=True))
+    plain = arguments.training_arguments
+
+    def with_reference(*args, **more):
+        return plain(*args, **more, precompute_ref_log_probs=True)
+
+    monkeypatch.setattr(arguments, "training_arguments", with_reference)
     with quiet.quiet():
         trainer = preference_trainer(tiny.policy_folder(), TRAIN, HELDOUT, settings, out, METHODS["dpo"])
     return trainer.train_dataset, trainer.eval_dataset
@@ -164,10 +168,10 @@ def test_the_kept_reference_is_trls(given, tmp_path, monkeypatch):
     near = 0.2 if "precision" in given else 1e-4  # a bfloat16 product depends on the other rows of the batch
     monkeypatch.setattr(reference_logps, "TOKENS_AT_ONCE", 200)
     reference_logps.save(reference_of(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path), tmp_path)
-    for kept, own, rows in zip(
+    for kept, own, given_rows in zip(
         reference_logps.load(tmp_path), trls_own_reference(settings, tmp_path, monkeypatch), (22, 12), strict=True
     ):
-        assert kept["row"].tolist() == list(own["row"]) and (len(own) < rows) == ("dpo_max_length" in given)
+        assert kept["row"].tolist() == list(own["row"]) and (len(own) < given_rows) == ("dpo_max_length" in given)
         for side in reference_logps.COMPLETIONS:
             assert kept[f"{side}_logps"].to_numpy() == pytest.approx(own[f"ref_{side}_logps"][:], abs=near)
 
@@ -331,7 +335,8 @@ def test_only_positions_with_a_label_meet_the_head_and_the_losses_are_the_same(t
     logs, heads = [], []
     for name in ("labelled", "all"):
         if name == "all":
-            monkeypatch.setattr(rows, "labelled_only", nullcontext)
+            for module in ("sft", "dpo"):
+                monkeypatch.setattr(f"helpers.training.{module}.labelled_only", nullcontext)
         train(tmp_path / name, sft_learning_rate=5e-3, dpo_learning_rate=5e-3)
         logs.append(read(tmp_path / name)[0])
         heads.append(sum(scored))
@@ -351,7 +356,7 @@ def test_activations_are_computed_again_exactly_where_asked(train, asked, tmp_pa
         run(trainer, *args, **more)
         seen.append((trainer.model.is_gradient_checkpointing, getattr(trainer.args, arguments.checkpointing_field())))
 
-    monkeypatch.setattr(loop, "run", watched)
+    monkeypatch.setattr(loop, "train", watched)
     train(tmp_path, activation_checkpointing=asked, sft_epochs=1.0, dpo_epochs=1.0)
     assert seen == [(asked, asked)]
 
@@ -360,7 +365,7 @@ def test_activations_are_computed_again_exactly_where_asked(train, asked, tmp_pa
 def test_the_field_for_checkpointing_is_the_newest_that_transformers_knows(name, monkeypatch):
     names = dict.fromkeys([name, "gradient_checkpointing"])  # the old name stays beside the new one
     known = dataclasses.make_dataclass("TrainingArguments", [(field, bool, False) for field in names])
-    monkeypatch.setattr(loop, "TrainingArguments", known)
+    monkeypatch.setattr(arguments, "TrainingArguments", known)
     assert arguments.checkpointing_field() == name
 
 
@@ -377,14 +382,14 @@ def test_a_batch_is_split_where_memory_is_short_and_refused_where_there_is_none(
     here = hardware.this_device("cpu")
     seen = []
     fits = memory.rows_for_this_device
-    monkeypatch.setattr(memory, "fits", lambda *given: seen.append(fits(*given)) or seen[-1])
+    monkeypatch.setattr(memory, "rows_for_this_device", lambda *given: seen.append(fits(*given)) or seen[-1])
     for name, room in (("plenty", 1e9), ("short", None), ("none", 1e5)):
         if room is None:  # room for one row of two, counted by the planner itself
             shape = sizes.shape_of_model(tiny.policy()[0])
             how = {"bfloat16": False, "gpu": False, "adapter": shape.adapter(4, "all-linear"), "accumulate": 2}
             room = 1.001 * memory.peak(shape, train.__name__, 2, 96, **how)
         small = here._replace(memory=(room + hardware.PROCESS) / hardware.HOST_SHARE)
-        monkeypatch.setattr(hardware, "this_device", lambda *_, small=small: small)
+        monkeypatch.setattr(memory, "this_device", lambda *_, small=small: small)
         if name == "none":
             with pytest.raises(DataError, match="does not fit into cpu"):
                 train(tmp_path / name)

@@ -1,7 +1,8 @@
 """Which code made a thing: the modules that its builder imports, and the versions of the libraries that these use.
 
 Import statements are followed from the builder's module through helpers/, at the top of a module and inside functions,
-those for type checkers aside. What is reached counts by package: all modules of a folder with what is reached in it. Comments, docstrings and empty lines do not count: words may be mended without new trainings.
+those for type checkers aside. What is reached counts by package: all modules of a folder in which one is reached.
+Comments, docstrings and empty lines do not count: words may be mended without new trainings.
 """
 
 from __future__ import annotations

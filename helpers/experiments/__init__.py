@@ -1,7 +1,8 @@
 """Experiments that take hours: many trainings, whose tables of figures are kept under data_cache/experiments/.
 
-catalogue: which experiments there are, and the runs of each; measuring: one run done and measured; tables: the tables
-read and summarised; puzzle: what the DPO experiment was expected to show, and what it shows. A table holds figures
+catalogue: which experiments there are, and the runs of each; run_one: one run done and measured; sweep: all runs of an
+experiment; tables: the tables read and summarised; dpo_puzzle: what that experiment was expected to show, and what it
+shows. A table holds figures
 only. Finished trainings are kept in results/, so that a sweep that was stopped goes on where it was.
 """
 
@@ -33,13 +34,13 @@ __all__ = [
     "Job",
     "changes",
     "differences",
+    "dpo_puzzle",
     "experiments",
     "first_steps",
     "jobs",
     "load",
     "measure",
     "plan",
-    "puzzle",
     "rates",
     "record",
     "rows_of",

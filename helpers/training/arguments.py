@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from helpers.core.settings import Settings
 
 
+BATCH = 16  # rows a step where no setting says it: pre-training and the reward model
+
+
 def checkpointing_field() -> str:
     """The field of transformers' TrainingArguments that turns activation checkpointing on or off.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from helpers.core.errors import CourseError
 from helpers.models.generation import generate
 
 LOGGED, EVALUATED, SAVED = 50, 4, 4  # rows in the log, looks at held-out data, checkpoints: about, per training
+Progress = Callable[[int, int], None]  # hears (steps done, steps in all)
 SAMPLED = 24  # held-out prompts that are answered at each look
 
 

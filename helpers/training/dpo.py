@@ -17,9 +17,9 @@ from helpers.core.quiet import quiet
 from helpers.models.families import query_value
 from helpers.models.hardware import wants_bfloat16
 from helpers.models.loading import load_policy, load_tokenizer, merge_adapter
-from helpers.training import arguments, callbacks, loop, memory, preference_rows, reference_logps, rows
-from helpers.training.rows import dataset
-from helpers.training.sft import Progress
+from helpers.training import arguments, callbacks, loop, memory, preference_rows, reference_logps
+from helpers.training.callbacks import Progress
+from helpers.training.rows import check_prompts, check_rows, dataset, labelled_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,15 +48,15 @@ def train_dpo(
     (ln 2 for DPO) and there is no dropout, another one is a CourseError that names the known causes.
     """
     method = method or BY_LOSS[settings.preference_loss]
-    with quiet(), rows.labelled_only():
+    with quiet(), labelled_only():
         trainer = preference_trainer(policy, train, heldout, settings, out, method)
         tokenizer = trainer.processing_class
         _give_reference(trainer, method, settings, known)
         chosen, rejected = preference_rows.preference_ids(trainer.train_dataset)
-        counts = rows.check_rows(trainer, len(train), chosen + rejected, tokenizer.eos_token_id, "EOS")
+        counts = check_rows(trainer, len(train), chosen + rejected, tokenizer.eos_token_id, "EOS")
         if settings.explicit_prompt:
             for side in reference_logps.COMPLETIONS:
-                rows.check_prompts(trainer.train_dataset["prompt"], trainer.train_dataset[side], tokenizer)
+                check_prompts(trainer.train_dataset["prompt"], trainer.train_dataset[side], tokenizer)
         lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
         loop.train(
             trainer,
@@ -103,7 +103,7 @@ def reference_of(
 
     They are the same for every method that has a reference: no loss enters them.
     """
-    with quiet(), rows.labelled_only():
+    with quiet(), labelled_only():
         return reference_logps.compute(preference_trainer(policy, train, heldout, settings, out, METHODS["dpo"]))
 
 

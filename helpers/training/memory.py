@@ -16,8 +16,6 @@ import torch
 from helpers.core import distributed
 from helpers.core.errors import DataError, SettingsError
 from helpers.core.files import read_json
-from helpers.core.methods import Method
-from helpers.core.settings import Settings
 from helpers.models.families import positions
 from helpers.models.hardware import Device, precision_on, this_device
 from helpers.models.sizes import Shape, shape_of_model
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["sft", "dpo", "dpo, all logits"]
+RowsAtOnce = tuple[int, bool] | None  # rows at once, and whether activations are computed again
 MEASURED = Path(__file__).with_name("activations.json")
 TILE = (4096, 32_768)  # tokens and words: TRL makes logits in tiles of this size and never holds them all
 LOGIT_COPIES = 4  # of all logits in float32 where none are made in tiles: they, shifted, log-softmax, gradient
@@ -105,7 +104,7 @@ def scoring(shape: Shape, rows: int, length: int) -> float:
 def rows_for_device(
     settings: Settings, method: Method, shape: Shape, device: Device, processes: int = 1
 ) -> tuple[int, bool]:
-    """(rows on the device at once, whether activations are computed again) for a step to fit into a device's memory.
+    """(rows on the device at once, whether activations are computed again) so that a step fits into its memory.
 
     processes: how many of them share a computer's memory; GPUs are not shared.
 
@@ -120,9 +119,6 @@ def rows_for_device(
         if n := most_rows(shape, method.memory, room, rows, length, checkpointing=checkpointing, **how):
             return n, checkpointing
     return 0, True
-
-
-RowsAtOnce = tuple[int, bool] | None  # rows at once, and whether activations are computed again
 
 
 def rows_for_this_device(settings: Settings, method: Method, model: torch.nn.Module) -> RowsAtOnce:

@@ -59,9 +59,6 @@ def muon(model: nn.Module, lr: float) -> MuonWithAdamW:
     return MuonWithAdamW(inside, [p for p in model.parameters() if id(p) not in chosen], lr)
 
 
-BATCH = 16  # rows a step where no setting says it: pre-training and the reward model
-
-
 def with_muon(rate: float) -> tuple[Callable, dict[str, float]]:
     """What a trainer needs to make the optimiser itself, once the model is in its place."""
     if distributed.sharded():

@@ -13,13 +13,15 @@ from helpers.core.quiet import quiet
 from helpers.models.families import positions
 from helpers.models.loading import load_policy, load_tokenizer
 from helpers.models.small_models import new_policy
-from helpers.training import arguments, loop, rows
-from helpers.training.optimizers import BATCH, with_muon
-from helpers.training.rows import dataset
-from helpers.training.sft import UNLIMITED, Progress
+from helpers.training import arguments, loop
+from helpers.training.callbacks import Progress
+from helpers.training.optimizers import with_muon
+from helpers.training.rows import check_rows, dataset, labelled_only
 
 if TYPE_CHECKING:
     from helpers.core.settings import Settings
+
+UNLIMITED = 2048  # tokens of a text where the policy itself sees any number
 
 
 def pretrain(
@@ -44,12 +46,11 @@ def pretrain(
         model, tokenizer = load_policy(start, dropout=0.0, device="cpu"), load_tokenizer(start)
     epochs, rate = settings.pretrain_epochs, settings.pretrain_learning_rate
     longest = positions(model.config) or UNLIMITED
-    plan = arguments.training_arguments(
-        SFTConfig, settings, out, epochs=epochs, rate=rate, batch=BATCH, max_length=longest
-    )
+    how = {"epochs": epochs, "rate": rate, "batch": arguments.BATCH, "max_length": longest}
+    plan = arguments.training_arguments(SFTConfig, settings, out, **how)
     data = [dataset(pd.DataFrame({"text": list(rows)})) for rows in (texts, heldout_texts)]
     set_seed(settings.seed)
-    with quiet(), rows.labelled_only():
+    with quiet(), labelled_only():
         trainer = SFTTrainer(
             model,
             plan,
@@ -59,7 +60,7 @@ def pretrain(
             optimizer_cls_and_kwargs=with_muon(rate),
         )
         ids = list(trainer.train_dataset["input_ids"])
-        counts = rows.check_rows(trainer, len(texts), ids, tokenizer.eos_token_id, "EOS")
+        counts = check_rows(trainer, len(texts), ids, tokenizer.eos_token_id, "EOS")
         loop.train(trainer, settings, [*map(len, ids)], progress=progress)
         loop.save_trained(trainer, out / "model", tokenizer)
         loop.write_log(trainer, out, counts)

@@ -12,10 +12,10 @@ from helpers.core.errors import CourseError
 from helpers.core.quiet import quiet
 from helpers.models.loading import REWARD_MAX_LENGTH, load_reward_model
 from helpers.models.scoring import encode_pairs
-from helpers.training import arguments, loop, rows
-from helpers.training.optimizers import BATCH, with_muon
-from helpers.training.rows import dataset
-from helpers.training.sft import Progress
+from helpers.training import arguments, loop
+from helpers.training.callbacks import Progress
+from helpers.training.optimizers import with_muon
+from helpers.training.rows import check_rows, dataset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,7 +46,8 @@ def train_reward_model(
         raise CourseError("a reward model with two labels can score but not be trained here: take one with one label")
     epochs, rate = settings.reward_epochs, settings.reward_learning_rate
     fixed = {"max_length": REWARD_MAX_LENGTH, "bf16": False}
-    plan = arguments.training_arguments(RewardConfig, settings, out, epochs=epochs, rate=rate, batch=BATCH, **fixed)
+    how = {"epochs": epochs, "rate": rate, "batch": arguments.BATCH}
+    plan = arguments.training_arguments(RewardConfig, settings, out, **how, **fixed)
     data = [dataset(_reward_rows(rows, tokenizer)) for rows in (train, heldout)]
     set_seed(settings.seed)
     with quiet():
@@ -59,7 +60,7 @@ def train_reward_model(
             optimizer_cls_and_kwargs=with_muon(rate),
         )
         chosen, rejected = (list(trainer.train_dataset[f"{side}_ids"]) for side in ("chosen", "rejected"))
-        counts = rows.check_rows(trainer, len(train), chosen + rejected, tokenizer.sep_token_id, "[SEP]")
+        counts = check_rows(trainer, len(train), chosen + rejected, tokenizer.sep_token_id, "[SEP]")
         lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
         loop.train(trainer, settings, lengths, progress=progress, sequences=[*map(len, chosen + rejected)])
         loop.save_trained(trainer, out / "model", tokenizer)

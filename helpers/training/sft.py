@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +11,12 @@ from transformers import set_seed
 from helpers.core.methods import METHODS, imported
 from helpers.core.quiet import quiet
 from helpers.models.loading import load_policy, load_tokenizer
-from helpers.training import arguments, loop, memory, rows
-from helpers.training.rows import dataset
+from helpers.training import arguments, loop, memory
+from helpers.training.callbacks import Progress
+from helpers.training.rows import check_prompts, check_rows, dataset, labelled_only
 
 if TYPE_CHECKING:
     from helpers.core.settings import Settings
-
-
-Progress = Callable[[int, int], None]
-
-UNLIMITED = 2048  # tokens of a text in pre-training where the policy itself sees any number
 
 
 def train_sft(
@@ -55,14 +50,14 @@ def train_sft(
         max_length=settings.sft_max_length,
     )
     set_seed(settings.seed)
-    with quiet(), rows.labelled_only():
+    with quiet(), labelled_only():
         trainer = imported(method.trainer)(
             model, plan, train_dataset=data[0], eval_dataset=data[1], processing_class=tokenizer
         )
         ids = list(trainer.train_dataset["input_ids"])
-        counts = rows.check_rows(trainer, len(train), ids, tokenizer.eos_token_id, "EOS")
+        counts = check_rows(trainer, len(train), ids, tokenizer.eos_token_id, "EOS")
         if settings.completion_only:
-            rows.check_prompts(trainer.train_dataset["prompt"], trainer.train_dataset["completion"], tokenizer)
+            check_prompts(trainer.train_dataset["prompt"], trainer.train_dataset["completion"], tokenizer)
         loop.train(trainer, settings, [*map(len, ids)], prompts=heldout["prompt"], progress=progress)
         loop.save_trained(trainer, out / "model", tokenizer)
         loop.write_log(trainer, out, counts)
