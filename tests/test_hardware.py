@@ -31,7 +31,7 @@ def test_bfloat16_asked_of_a_gpu_that_has_none_is_refused_and_auto_does_without(
 
 def test_device_facts_come_without_torch_and_without_the_planner():
     """The doctor asks for memory where torch is missing, and nothing imports its own users."""
-    code = "import sys; from helpers import hardware; assert hardware.memory() > hardware.peak_memory() > 0; "
-    code += "users = 'torch', 'helpers.planning', 'helpers.doctor', 'helpers.training'; "
+    code = "import sys; from helpers.models import hardware; assert hardware.memory() > hardware.peak_memory() > 0; "
+    code += "users = 'torch', 'helpers.planning', 'helpers.planning.doctor', 'helpers.training'; "
     code += "assert not set(users) & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -86,9 +86,9 @@ def test_safetensors_are_preferred_to_pickles(server, opt_published, results, tm
 def test_the_environment_alone_leads_to_the_hub(opt_published, dialogues, tmp_path):
     """Nothing patched: a process of its own, told by the variables that users set."""
     program = (
-        "from helpers import hub, preferences\n"
-        f"pairs = preferences.load_pairs({HH!r}, ['harmless-base'], 'train').pairs\n"
-        f"print(len(pairs), sorted(path.name for path in hub.model_folder({OPT!r}).iterdir()))\n"
+        "from helpers.data.pairs import load_pairs\nfrom helpers.models.checkpoint_files import model_folder\n"
+        f"pairs = load_pairs({HH!r}, ['harmless-base'], 'train').pairs\n"
+        f"print(len(pairs), sorted(path.name for path in model_folder({OPT!r}).iterdir()))\n"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     environment |= {"HF_HOME": str(tmp_path / "home"), "COURSE_RESULTS": str(tmp_path / "results")}

@@ -516,7 +516,7 @@ def test_an_interrupted_build_goes_on_with_the_same_parts_only(tmp_path):
 
 AT_ONCE = """
 import pathlib, sys, time
-from helpers import store
+from helpers.core import store
 def build(folder):
     with pathlib.Path(sys.argv[1], "built").open("a") as file: file.write("x")
     pathlib.Path(sys.argv[1], "begun").touch()

@@ -22,7 +22,7 @@ from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from helpers import __main__, console, training
+from helpers import __main__, console
 from helpers.core import distributed
 from helpers.core.profiles import ROOT
 from helpers.pipeline import stages

@@ -10,9 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-import io
 import textwrap
-import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any, NamedTuple
 
 from helpers.core import files
 from helpers.core.profiles import ROOT
+from helpers.core.source_text import meaning, parse, statements
 
 SOURCES = ROOT / "helpers"
 # Packages of which only the modules that are reached count: everything reaches some of them.
@@ -37,6 +36,7 @@ COUNTED_OTHERWISE = {
     "core.text": "how numbers are written for people",
     "core.files": "decides how files are kept, not what is in them",
     "core.store": "decides when a thing is made again, not how",
+    "core.source_text": "helps to say what made a thing",
     "core.code": "says what made a thing, does not make it",
     "pipeline.run": "opens a run and keeps its stages",
     "pipeline.parameters": "reads settings, whose values are among what a stage is made from",
@@ -87,7 +87,7 @@ def of_cells(cells: Iterable[str]) -> Code:
     tree = _tree(SOURCES)
     modules, libraries = set(), set()
     for cell in cells:
-        imported, used = _imports(tree, _parsed(_plain_python(cell)), "")
+        imported, used = _imports(tree, parse(_plain_python(cell)), "")
         modules |= imported
         libraries |= used
     return tree.code(modules, libraries, stage=False)
@@ -117,7 +117,7 @@ def _of_function(function: Callable[..., Any], *, stage: bool) -> Code:
         text = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):  # typed into python -c, or written in C
         return Code({}, {})
-    modules, libraries = _imports(tree, _parsed(text), "")
+    modules, libraries = _imports(tree, parse(text), "")
     found = tree.code(modules, libraries, stage=stage)
     return Code({f"{module}.{function.__name__}": _short_hash(meaning(text))} | found.code, found.versions)
 
@@ -149,7 +149,7 @@ class Tree:
             path = self.file(name)
             text = path.read_text(encoding="utf-8")
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            parsed = _parsed(text)
+            parsed = parse(text)
             self.known[name] = Module(meaning(text, parsed), *_imports(self, parsed, package))
         return self.known[name]
 
@@ -239,18 +239,10 @@ def _counts_otherwise(name: str) -> bool:
     return any(".".join(parts[:end]) in COUNTED_OTHERWISE for end in range(1, len(parts) + 1))
 
 
-def _parsed(text: str) -> ast.Module | None:
-    """Source text as a syntax tree; None for what is no Python: a cell that is meant to fail, part of an expression."""
-    try:
-        return ast.parse(text)
-    except SyntaxError:
-        return None
-
-
 def _imports(tree: Tree, parsed: ast.Module | None, package: str) -> tuple[frozenset[str], frozenset[str]]:
     """What some source imports: modules of the tree, and top names of libraries. `package`: where it stands."""
     modules, libraries = set(), set()
-    for node in _statements(parsed):
+    for node in statements(parsed):
         for base, name in _imported(node, package):
             inside = base.removeprefix("helpers").removeprefix(".")
             if base.partition(".")[0] != "helpers":
@@ -260,20 +252,6 @@ def _imports(tree: Tree, parsed: ast.Module | None, package: str) -> tuple[froze
             elif tree.file(inside):
                 modules.add(inside)
     return frozenset(modules), frozenset(libraries)
-
-
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Every statement below, without what only type checkers read."""
-    inside = [*getattr(node, "body", ()), *getattr(node, "handlers", ()), *getattr(node, "cases", ())]
-    if isinstance(node, ast.If) and _for_type_checkers(node.test):
-        inside = []
-    for child in (*inside, *getattr(node, "orelse", ()), *getattr(node, "finalbody", ())):
-        yield child
-        yield from _statements(child)
-
-
-def _for_type_checkers(test: ast.expr) -> bool:
-    return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"
 
 
 def _imported(node: ast.AST, package: str) -> Iterator[tuple[str, str]]:
@@ -291,63 +269,6 @@ def _imported(node: ast.AST, package: str) -> Iterator[tuple[str, str]]:
 def _plain_python(cell: str) -> str:
     """A notebook's cell without IPython's own lines (%magic and !command)."""
     return "\n".join(line for line in cell.splitlines() if not line.lstrip().startswith(("%", "!")))
-
-
-# --------------------------------------------------------------------------------------- what a text does
-
-
-def meaning(text: str, parsed: ast.Module | None = None) -> str:
-    """Python source without comments, docstrings and empty lines; strings stay as they are.
-
-    The rest of the text is kept as written, so that the result does not depend on the Python version. Text that is no
-    Python is returned unchanged. `parsed`: its syntax tree, where that is known.
-    """
-    parsed = parsed or _parsed(text)
-    if parsed is None:
-        return text
-    comments, inside = _comments_and_strings(text)
-    lines = io.StringIO(text).readlines()
-    docstrings = list(_docstrings(parsed, lines))
-    for (first, _), (last, _) in docstrings:
-        inside -= set(range(first, last + 1))
-    for (first, left), (last, right) in sorted(docstrings + comments, reverse=True):
-        rest = lines[first - 1][:left] + lines[last - 1][right:]
-        lines[first - 1 : last] = [rest] + [""] * (last - first)
-    numbered = enumerate(lines, start=1)
-    return "".join(line if n in inside else line.rstrip() + "\n" for n, line in numbered if n in inside or line.strip())
-
-
-Place = tuple[int, int]  # line from 1, column in characters from 0
-
-
-def _docstrings(parsed: ast.AST, lines: list[str]) -> Iterator[tuple[Place, Place]]:
-    """Where the docstrings of a module, its classes and functions begin and end."""
-    for node in (parsed, *_statements(parsed)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            text = first.value if isinstance(first, ast.Expr) else None
-            if isinstance(text, ast.Constant) and isinstance(text.value, str):
-                before = lines[text.lineno - 1].encode()[: text.col_offset].decode()
-                within = lines[text.end_lineno - 1].encode()[: text.end_col_offset].decode()
-                yield (text.lineno, len(before)), (text.end_lineno, len(within))
-
-
-def _comments_and_strings(text: str) -> tuple[list[tuple[Place, Place]], set[int]]:
-    """Where comments begin and end; and the lines of strings of several lines, whose empty lines are part of them."""
-    comments, inside, open_strings = [], set(), []
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type in (tokenize.OP, tokenize.NAME):
-            continue
-        kind = tokenize.tok_name[token.type]
-        if kind == "COMMENT":
-            comments.append((token.start, token.end))
-        elif kind == "STRING" and token.end[0] > token.start[0]:
-            inside |= set(range(token.start[0], token.end[0] + 1))
-        elif kind in ("FSTRING_START", "TSTRING_START"):  # from Python 3.12 on
-            open_strings.append(token.start[0])
-        elif kind in ("FSTRING_END", "TSTRING_END") and (first := open_strings.pop()) < token.end[0]:
-            inside |= set(range(first, token.end[0] + 1))
-    return comments, inside
 
 
 def _short_hash(text: str) -> str:
