@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from helpers import course
 from helpers.__main__ import app
-from helpers.core import methods, quiet
+from helpers.core import distributed, methods, quiet
 from helpers.core.errors import CourseError, SettingsError
 from helpers.core.methods import BY_LOSS, METHODS
 from helpers.core.names import label
@@ -21,7 +21,7 @@ from helpers.core.settings import resolve
 from helpers.evaluation.metrics_file import MetricsFile
 from helpers.models import loading
 from helpers.pipeline import run, stages
-from helpers.pipeline.train import _check_shares, processes
+from helpers.pipeline.train import _check_shares
 from helpers.training import dpo, losses, preference_rows
 
 PAIRS = tiny.made_up(34, seed=1)
@@ -242,7 +242,7 @@ def test_train_only_one_more_model(opened, monkeypatch, tmp_path):
 
 
 def test_several_processes_refuse_what_they_cannot_share(monkeypatch):
-    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "count", lambda: 2)
     _check_shares(tiny.settings(), ["pairs", "sft", "dpo"])
     with pytest.raises(SettingsError, match="orpo is trained by one process only"):
         _check_shares(tiny.settings(), ["pairs", "sft", "orpo"])
