@@ -74,7 +74,7 @@ def test_a_part_that_is_made_again_is_entered(copied):
     again = data_cache.made_from()
     assert store.files_of(copied) == files and again[data_cache.POLICY] == made[data_cache.POLICY]
     assert (
-        again[data_cache.DIALOGUES]["code"]["synthetic/topics.toml"]
+        again[data_cache.DIALOGUES]["code"]["data/synthetic/topics.toml"]
         and again[data_cache.DIALOGUES]["uses"]["world_seed"] == 0
     )
     assert not any("mini_hh" in line for line in data_cache.verify())

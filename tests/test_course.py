@@ -147,7 +147,11 @@ def test_a_copy_is_the_readers(folder, results, tmp_path):
 
 
 def test_other_plots_make_the_notebooks_new_that_import_them(folder, results, tmp_path, edited, capfd):
-    draws = notebook("from typing import Optional\nfrom helpers import open_run, plots", PARAMETERS, OPEN)
+    draws = notebook(
+        "from typing import Optional\nfrom helpers import open_run\nfrom helpers.report.plots import training",
+        PARAMETERS,
+        OPEN,
+    )
     (folder / "02_second.ipynb").write_text(draws)
     go = lambda: course.run_course({}, folder=folder, finish=write_two)  # noqa: E731
     go()

@@ -47,6 +47,22 @@ def test_ruff_is_content(command):
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+def test_imports_point_one_way_and_no_module_is_in_a_circle():
+    """The layers in pyproject.toml, held by import-linter."""
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    answer = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 0 and "2 kept, 0 broken" in answer.stdout, answer.stdout + answer.stderr
+
+
+def test_every_module_has_a_package_but_the_front_door():
+    front = {path.name for path in (ROOT / "helpers").glob("*.py")}
+    assert front == {"__init__.py", "__main__.py", "console.py", "course.py", "notebooks.py"}
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    named = {name.removeprefix("helpers.") for line in layers[0]["layers"] for name in line.split(" | ")}
+    packages = {path.parent.name for path in (ROOT / "helpers").glob("*/__init__.py")}
+    assert packages | {name.removesuffix(".py") for name in front - {"__init__.py"}} == named
+
+
 def test_files_name_no_machine_path():
     found = [f"{name}: {hit.group()}" for name, text in texts() for hit in MACHINE_PATH.finditer(text)]
     assert not found, found[:5]

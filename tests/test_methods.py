@@ -61,7 +61,7 @@ def test_dropout_that_nobody_asked_for_is_found(loss, tmp_path, monkeypatch):
     def with_dropout(source, *, dropout, device):
         return loading.load_policy(source, dropout=0.2, device=device)
 
-    monkeypatch.setattr(loading, "load_policy", with_dropout)
+    monkeypatch.setattr(dpo, "load_policy", with_dropout)
     row = BY_LOSS[loss]
     with pytest.raises(CourseError, match="dropout is on") as caught:
         train(loss, tmp_path)
@@ -140,7 +140,7 @@ def test_every_name_in_the_table_leads_somewhere():
         fields = methods.imported(method.config).__dataclass_fields__
         assert {*method.fixed, *method.from_settings} <= set(fields)
         assert set(method.from_settings.values()) <= set(type(tiny.settings()).model_fields)
-    assert tuple(EXPECTED) == importlib.import_module("helpers.methods").LOSSES
+    assert tuple(EXPECTED) == importlib.import_module("helpers.core.methods").LOSSES
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def opened(tmp_path, monkeypatch):
 
 def test_more_models_reach_metrics_and_report(opened):
     run = opened(models="base,sft,dpo,sft_dpo,orpo,sft_ipo")
-    assert course.finish_run(run) == ["metrics.json", "report.html"]
+    course.finish_run(run, run.folder)
     written = MetricsFile.model_validate_json((run.folder / "metrics.json").read_text())
     assert list(written.models) == ["base", "sft", "dpo", "sft_dpo", "orpo", "sft_ipo"]
     assert len(written.comparisons) == 3 * 15 and list(written.published) == list(methods.PAPER_MODELS)
@@ -197,7 +197,7 @@ def test_a_stage_depends_on_the_settings_of_its_own_loss_alone(opened, monkeypat
     def no_work(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("helpers.training.train_sft", no_work)
+    monkeypatch.setattr("helpers.training.sft.train_sft", no_work)
     monkeypatch.setattr("helpers.training.dpo.train_dpo", no_work)
     ipo = opened(preference_loss="ipo")
     stages.policy(ipo, "sft")

@@ -172,11 +172,11 @@ def test_every_name_of_the_package_that_a_notebook_uses_is_there(path):
     modules = {}
     for node in chain.from_iterable(map(ast.walk, trees)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "helpers":
-            for name in (alias.name for alias in node.names):
+            for alias in node.names:
                 found = importlib.import_module(node.module)
-                if not hasattr(found, name):
-                    found = importlib.import_module(f"{node.module}.{name}")
-                modules[name] = getattr(found, name, found)
+                if not hasattr(found, alias.name):
+                    found = importlib.import_module(f"{node.module}.{alias.name}")
+                modules[alias.asname or alias.name] = getattr(found, alias.name, found)
     used = {
         (node.value.id, node.attr)
         for node in chain.from_iterable(map(ast.walk, trees))

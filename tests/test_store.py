@@ -22,6 +22,7 @@ from helpers.core.errors import StageError
 from helpers.core.profiles import ROOT
 from helpers.models import loading
 from helpers.pipeline import policies, stages
+from helpers.pipeline import run as run_module
 
 # ------------------------------------------------------------------------------------------------ what code does
 
@@ -267,8 +268,8 @@ def test_other_training_code_trains_anew_and_says_why(run, edited, trained, caps
         ("core/profiles.py", "ROOT = ", "NEW = 1\nROOT = "),
         (
             "training/loop.py",
-            "MEASURED = [",
-            "# What is logged\n\nMEASURED = [  # of each step\n",
+            'MEASURED = ["loss"',
+            '# What is logged\n\nMEASURED = ["loss"',
         ),
         ("training/sft.py", '"""Supervised', '"""Other words. Supervised'),
     ],
@@ -467,7 +468,7 @@ def test_a_large_file_that_rotted_is_found_when_it_is_used(run, capsys):
 def test_a_rotten_input_that_nobody_asked_for_is_named(run):
     folder = run.stage("sft", uses={}, build=partial(big, []))
     flip(folder / "model.safetensors")
-    helpers.runs._asked.clear()
+    run_module._asked.clear()
     with pytest.raises(StageError, match=r"scores needs results/smoke/stages/sft, damaged: model\.safetensors"):
         run.stage("scores", uses={}, needs=[folder], build=partial(big, []))
 

@@ -221,7 +221,7 @@ def test_dropout_that_nobody_asked_for_is_found(tmp_path, monkeypatch):
     def with_dropout(source, *, dropout, device):
         return loading.load_policy(source, dropout=0.2, device=device)
 
-    monkeypatch.setattr(loading, "load_policy", with_dropout)
+    monkeypatch.setattr("helpers.training.dpo.load_policy", with_dropout)
     with pytest.raises(CourseError, match=r"ln 2.*dropout"):
         dpo(tmp_path)
 
