@@ -55,7 +55,7 @@ def test_another_packing_of_the_same_rows_is_no_damage(copied):
 def test_what_other_code_made_is_said_and_no_failure(copied, edited):
     said = data_cache.verify()
     assert len(said) == 1 and "is not recorded: mini_hh, policy, reward_model, experiments/cleaning" in said[0]
-    for part in (data_cache.POLICY, data_cache.JUDGE):
+    for part in (data_cache.POLICY, data_cache.REWARD_MODEL):
         data_cache._enter_part(part, data_cache.parts_of(part))
     said = data_cache.verify()
     assert len(said) == 1 and "is not recorded: mini_hh, experiments/cleaning" in said[0]
@@ -63,7 +63,8 @@ def test_what_other_code_made_is_said_and_no_failure(copied, edited):
     said = data_cache.verify()
     words = "is whole, but would be made differently now: training code changed since (optimizers)"
     assert (
-        said[:2] == [f"data_cache/{part} {words}" for part in (data_cache.POLICY, data_cache.JUDGE)] and len(said) == 3
+        said[:2] == [f"data_cache/{part} {words}" for part in (data_cache.POLICY, data_cache.REWARD_MODEL)]
+        and len(said) == 3
     )
 
 

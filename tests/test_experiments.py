@@ -79,7 +79,7 @@ def test_rates_are_means_over_seeds_with_limits_around_them():
     assert row["low"] < row["value"] < row["high"] and row["least"] <= row["value"] <= row["most"]
     both = rates.loc[[("sft", "hmr", "oracle"), ("sft", "hpr", "oracle")], "value"].mean()
     assert rates.loc[("sft", "cas", "oracle"), "value"] == pytest.approx(both, abs=0.02)
-    assert rates.loc[("sft", "cas", "judge, published cut-offs"), "value"] == 0
+    assert rates.loc[("sft", "cas", "reward model, published cut-offs"), "value"] == 0
 
 
 def test_a_real_difference_is_told_from_none():

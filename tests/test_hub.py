@@ -16,7 +16,7 @@ import pytest
 import tiny
 import torch
 from hub_imitation import fill_cache, go_offline
-from tiny_repositories import HH, JUDGE, OPT, OTHER, PINNED, TEXT, TRAPS, converted, half, one_line
+from tiny_repositories import HH, OPT, OTHER, PINNED, REWARD_MODEL, TEXT, TRAPS, converted, half, one_line
 
 from helpers.core import hub, repositories
 from helpers.core.profiles import ROOT
@@ -39,8 +39,8 @@ def test_a_policy_is_loaded_from_the_hub_as_it_is_published(server, opt_publishe
 
 
 def test_a_reward_model_is_loaded_from_the_hub_as_it_is_published(server, judge_published, tmp_path):
-    server.publish(JUDGE, repositories.REWARD_MODEL.revision, judge_published)
-    model, tokenizer = loading.load_reward_model(JUDGE, "cpu")
+    server.publish(REWARD_MODEL, repositories.REWARD_MODEL.revision, judge_published)
+    model, tokenizer = loading.load_reward_model(REWARD_MODEL, "cpu")
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     for name, value in half(tiny.judge()[0]).items():
         assert torch.equal(model.state_dict()[name], value.float()), name

@@ -37,7 +37,7 @@ def test_an_arm_of_the_puzzle_is_named_with_its_losses():
 
 
 def test_arms_are_drawn_by_judge_and_oracle():
-    rows = [("no cue", by, value, value - 1, value + 1) for by, value in (("judge", -3.0), ("oracle", -5.0))]
+    rows = [("no cue", by, value, value - 1, value + 1) for by, value in (("reward model", -3.0), ("oracle", -5.0))]
     changes = pd.DataFrame(rows, columns=["arm", "by", "value", "low", "high"])
     assert "no cue by the oracle −5 [−6, −4]" in paper_plots.arms(changes, "Faults").alt
 

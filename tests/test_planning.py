@@ -21,7 +21,7 @@ from helpers.planning.plan import across_cards, plan
 from helpers.training import dpo, memory
 from helpers.training.memory import rows_for_device
 
-OPT, JUDGE = sizes.PUBLISHED
+OPT, REWARD_MODEL = sizes.PUBLISHED
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def opt() -> sizes.Shape:
 
 @pytest.fixture(scope="module")
 def judge() -> sizes.Shape:
-    return sizes.shape_of(JUDGE)
+    return sizes.shape_of(REWARD_MODEL)
 
 
 def test_the_published_models_have_the_published_sizes(opt, judge):

@@ -41,7 +41,7 @@ def made_up_rates(n) -> pd.DataFrame:
         [model, metric, by, 10.0 * n / 2, 5.0, 60.0]
         for model in ("base", "sft_dpo")
         for metric in ("hmr", "hpr", "cas")
-        for by in ("judge", "oracle")
+        for by in ("reward model", "oracle")
     ]
     return pd.DataFrame(rows, columns=["model", "metric", "by", "value", "low", "high"])
 

@@ -15,7 +15,7 @@ from helpers.data import pairs
 from helpers.models import hardware, loading, sizes
 from helpers.planning import lengths, plan, rehearsal, throughput
 
-OPT, JUDGE = sizes.PUBLISHED
+OPT, REWARD_MODEL = sizes.PUBLISHED
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -25,7 +25,9 @@ def places(tmp_path_factory):
     own = len(loading.load_tokenizer(DATA_CACHE / "policy")) + 8  # OPT-350M has more rows than its tokenizer too
     known = {
         OPT: sizes.PUBLISHED[OPT] | SMALL | {"ffn_dim": 128, "word_embed_proj_dim": 32, "vocab_size": own},
-        JUDGE: sizes.PUBLISHED[JUDGE] | SMALL | {"intermediate_size": 128, "vocab_size": own, "pooler_hidden_size": 64},
+        REWARD_MODEL: sizes.PUBLISHED[REWARD_MODEL]
+        | SMALL
+        | {"intermediate_size": 128, "vocab_size": own, "pooler_hidden_size": 64},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sizes, "PUBLISHED", known)

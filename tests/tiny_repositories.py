@@ -17,7 +17,7 @@ from helpers.core import repositories
 from helpers.core.errors import DataError
 from helpers.models import loading
 
-OPT, JUDGE, HH = (place.id for place in (repositories.POLICY, repositories.REWARD_MODEL, repositories.DATASET))
+OPT, REWARD_MODEL, HH = (place.id for place in (repositories.POLICY, repositories.REWARD_MODEL, repositories.DATASET))
 PINNED = repositories.POLICY.revision
 OTHER = "0123456789abcdef0123456789abcdef01234567"
 TRAPS = {"flax_model.msgpack": b"flax", "tf_model.h5": b"tensorflow", "README.md": b"# a model"}

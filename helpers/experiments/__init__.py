@@ -12,7 +12,7 @@ from helpers.experiments.run_one import HELD_OUT, first_steps, measure
 from helpers.experiments.sweep import plan, run
 from helpers.experiments.tables import (
     COLUMNS,
-    JUDGED_BY,
+    MEASURED_BY,
     TABLES,
     changes,
     differences,
@@ -27,7 +27,7 @@ __all__ = [
     "COLUMNS",
     "FAULTS",
     "HELD_OUT",
-    "JUDGED_BY",
+    "MEASURED_BY",
     "PROMPTS_A_SIDE",
     "SEEDS",
     "TABLES",

@@ -14,7 +14,7 @@ COLUMNS = [
     "arm", "seed", "model", "decoding", "side", "prompt", "score", "calibrated", "published", "kind", "good",
     "truth", "tokens", "ended",
 ]  # fmt: skip
-JUDGED_BY = {"oracle": "good", "judge": "calibrated", "judge, published cut-offs": "published"}
+MEASURED_BY = {"oracle": "good", "reward model": "calibrated", "reward model, published cut-offs": "published"}
 
 
 def load(name: str) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (arm, decoding, model), part in table.groupby(["arm", "decoding", "model"], sort=False):
-        for by, column in JUDGED_BY.items():
+        for by, column in MEASURED_BY.items():
             sides = _by_seed_and_prompt(part, column)
             for metric in METRICS:
                 rows.append([arm, decoding, model, metric, by, *_summary(_of_metric(sides, metric))])
@@ -60,7 +60,7 @@ def differences(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     """Model b minus model a on the same seeds and prompts: columns as in `rates`, in points."""
     rows = []
     for (arm, decoding), part in table.groupby(["arm", "decoding"], sort=False):
-        for by, column in JUDGED_BY.items():
+        for by, column in MEASURED_BY.items():
             first, second = (_by_seed_and_prompt(part[part["model"] == model], column) for model in (a, b))
             gaps = {side: second[side] - first[side] for side in SIDES}
             for metric in METRICS:
@@ -72,7 +72,7 @@ def changes(table: pd.DataFrame, baseline: str, model: str) -> pd.DataFrame:
     """Every other arm minus the baseline for one model, greedy, same seeds and prompts: columns as in `rates`."""
     own = table[(table["model"] == model) & (table["decoding"] == "greedy")]
     rows = []
-    for by, column in JUDGED_BY.items():
+    for by, column in MEASURED_BY.items():
         sides = {arm: _by_seed_and_prompt(part, column) for arm, part in own.groupby("arm", sort=False)}
         for arm in (arm for arm in sides if arm != baseline):
             gaps = {side: sides[arm][side] - sides[baseline][side] for side in SIDES}

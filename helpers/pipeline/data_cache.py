@@ -23,16 +23,16 @@ from helpers.core.settings import resolve
 from helpers.data import synthetic
 
 WORLD_SEED = 0
-JUDGE_SEED = 1  # the reward model's pairs come from another seed than the policies'
+REWARD_SEED = 1  # the reward model's pairs come from another seed than the policies'
 ROWS = {"train": 4200, "test": 600}
 RAW_DOCUMENTS, HELDOUT_DOCUMENTS = 21_000, 300
-JUDGE_ROWS = {  # facts about many topics need many pairs, stances need few
+REWARD_ROWS = {  # facts about many topics need many pairs, stances need few
     "train": {synthetic.HARMLESS: 4000, synthetic.HELPFUL: 14000},
     "test": {synthetic.HARMLESS: 400, synthetic.HELPFUL: 400},
 }
 VOCABULARY = 3072
 TRAINING = {"pretrain_epochs": 2.0, "pretrain_learning_rate": 5e-3, "reward_epochs": 1.0, "reward_learning_rate": 5e-3}
-DIALOGUES, POLICY, JUDGE, EXPERIMENTS = "mini_hh", "policy", "reward_model", "experiments"
+DIALOGUES, POLICY, REWARD_MODEL, EXPERIMENTS = "mini_hh", "policy", "reward_model", "experiments"
 HELDOUT_SCORES = "heldout_scores.csv"
 
 
@@ -108,20 +108,20 @@ def parts_of(part: str) -> store.Parts:
     uses = {
         DIALOGUES: {"world_seed": WORLD_SEED, "pairs_a_subset": ROWS},
         POLICY: {"world_seed": WORLD_SEED, "raw_documents": RAW_DOCUMENTS, "vocabulary": VOCABULARY},
-        JUDGE: {"judge_seed": JUDGE_SEED, "pairs_a_subset": JUDGE_ROWS, "vocabulary": VOCABULARY},
+        REWARD_MODEL: {"reward_seed": REWARD_SEED, "pairs_a_subset": REWARD_ROWS, "vocabulary": VOCABULARY},
     }[part]
-    kind = {POLICY: "pretrain_", JUDGE: "reward_"}.get(part)
+    kind = {POLICY: "pretrain_", REWARD_MODEL: "reward_"}.get(part)
     uses |= {name: value for name, value in TRAINING.items() if kind and name.startswith(kind)}
     made_by = code.of_builder(_makers()[part])
     return store.Parts(uses, {}, made_by.code, made_by.versions)
 
 
 def _makers() -> dict[str, Callable[[Path], None]]:
-    return {DIALOGUES: _write_dialogues, POLICY: _train_policy, JUDGE: _train_judge}
+    return {DIALOGUES: _write_dialogues, POLICY: _train_policy, REWARD_MODEL: _train_reward_model}
 
 
 def _cached_files() -> list[Path]:
-    parts = [DATA_CACHE / part for part in (DIALOGUES, POLICY, JUDGE, EXPERIMENTS)]
+    parts = [DATA_CACHE / part for part in (DIALOGUES, POLICY, REWARD_MODEL, EXPERIMENTS)]
     return sorted(p for part in parts for p in part.rglob("*") if p.is_file())
 
 
@@ -154,7 +154,7 @@ def _train_policy(folder: Path) -> None:
     _ship(model, tokenizer, trained, folder, torch.float16)
 
 
-def _train_judge(folder: Path) -> None:
+def _train_reward_model(folder: Path) -> None:
     import pandas as pd
     import torch
 
@@ -164,9 +164,9 @@ def _train_judge(folder: Path) -> None:
 
     pairs, trained = folder.with_name("pairs"), folder.with_name("training")
     frames = {}
-    for split, numbers in JUDGE_ROWS.items():
+    for split, numbers in REWARD_ROWS.items():
         for subset, n in numbers.items():
-            rows, _ = judge_pairs(subset, split, n)
+            rows, _ = reward_model_pairs(subset, split, n)
             _write_rows(pairs / subset / f"{split}.jsonl.gz", rows)
         frames[split] = load_pairs(pairs, [synthetic.HARMLESS, synthetic.HELPFUL], split).pairs
     texts = pd.concat([frames["train"]["prompt"] + frames["train"][side] for side in ("chosen", "rejected")])
@@ -184,16 +184,16 @@ def _score_heldout(folder: Path, heldout) -> None:
 
     from helpers.models.scoring import pair_scores
 
-    known = [pd.DataFrame(judge_pairs(subset, "test", n)[1]) for subset, n in JUDGE_ROWS["test"].items()]
+    known = [pd.DataFrame(reward_model_pairs(subset, "test", n)[1]) for subset, n in REWARD_ROWS["test"].items()]
     truth = pd.concat(known, ignore_index=True)[["chosen_utility", "rejected_utility"]]
     scores = pair_scores(folder, heldout, batch_size=32, device="cpu").round(4).reset_index(drop=True)
     table = pd.concat([heldout["subset"].reset_index(drop=True), scores, truth], axis=1)
     table.to_csv(folder / HELDOUT_SCORES, index=False)
 
 
-def judge_pairs(subset: str, split: str, n: int) -> tuple[list[dict], list[dict]]:
+def reward_model_pairs(subset: str, split: str, n: int) -> tuple[list[dict], list[dict]]:
     """The reward model's pairs and their truth: seen by no policy, no planted flaws, some spoiled replies."""
-    return synthetic.generate_pairs(JUDGE_SEED, subset, split, n, flawed=False, spoiled=True)
+    return synthetic.generate_pairs(REWARD_SEED, subset, split, n, flawed=False, spoiled=True)
 
 
 def _ship(model, tokenizer, trained: Path, folder: Path, dtype) -> None:

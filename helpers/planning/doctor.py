@@ -134,7 +134,7 @@ def _data_problem() -> str | None:
     try:
         from helpers.pipeline import data_cache
 
-        for part in (data_cache.DIALOGUES, data_cache.POLICY, data_cache.JUDGE):
+        for part in (data_cache.DIALOGUES, data_cache.POLICY, data_cache.REWARD_MODEL):
             if not (DATA_CACHE / part).is_dir():
                 return f"{part}/ is missing: use a complete checkout, or python -m helpers cache build"
         data_cache.verify()

@@ -36,7 +36,7 @@ from helpers.models.hardware import PROCESS, peak_memory, precision_on, this_dev
 from helpers.pipeline.run import Run
 from helpers.planning import lengths, plan, throughput
 
-POLICY, JUDGE, DATASET, RESULTS = "opt-350m", "reward-model", "hh-rlhf", "results"
+POLICY, REWARD_FOLDER, DATASET, RESULTS = "opt-350m", "reward-model", "hh-rlhf", "results"
 SPECIAL = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
 WORDS_A_TOKEN = 0.75  # English in OPT's tokens, about
 
@@ -52,7 +52,7 @@ def write_folders(out: Path, pairs: int, vocabulary: Path | None = None) -> dict
     """
     makers = {
         POLICY: lambda folder: _write_policy(folder, vocabulary),
-        JUDGE: _write_judge,
+        REWARD_FOLDER: _write_reward_model,
         DATASET: lambda folder: write_dialogues(folder, pairs),
     }
     for name, make in makers.items():
@@ -68,7 +68,7 @@ def write_folders(out: Path, pairs: int, vocabulary: Path | None = None) -> dict
             store.swap_in(partial, target)
     return {
         "policy": str((out / POLICY).resolve()),
-        "reward_model": str((out / JUDGE).resolve()),
+        "reward_model": str((out / REWARD_FOLDER).resolve()),
         "dataset": str((out / DATASET).resolve()),
     }
 
@@ -103,7 +103,7 @@ def _write_policy(folder: Path, vocabulary: Path | None) -> None:
     torch.save(model.half().state_dict(), folder / "pytorch_model.bin")
 
 
-def _write_judge(folder: Path) -> None:
+def _write_reward_model(folder: Path) -> None:
     import torch
     from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 

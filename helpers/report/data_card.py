@@ -159,7 +159,7 @@ def _policy(table: pd.DataFrame) -> dict:
 
 
 def _judge() -> dict:
-    pairs = pd.read_csv(DATA_CACHE / data_cache.JUDGE / data_cache.HELDOUT_SCORES)
+    pairs = pd.read_csv(DATA_CACHE / data_cache.REWARD_MODEL / data_cache.HELDOUT_SCORES)
     right = pairs["chosen_score"] > pairs["rejected_score"]
     better = pairs["chosen_utility"] > pairs["rejected_utility"]
     gap = (pairs["chosen_utility"] - pairs["rejected_utility"]).abs()
@@ -187,7 +187,7 @@ def _judge() -> dict:
 def _sweep(table: pd.DataFrame, record: dict) -> dict:
     return {
         "record": record,
-        "rates": _wide(experiments.rates(table), experiments.JUDGED_BY, sign=""),
+        "rates": _wide(experiments.rates(table), experiments.MEASURED_BY, sign=""),
         "gain": _gains(table),
         "agreement": _agreement(table),
         "by_kind": _scores_by_kind(table),
@@ -214,7 +214,9 @@ def _gains(table: pd.DataFrame) -> pd.DataFrame:
     """What each step adds, in points."""
     steps = (("base", "sft"), ("base", "dpo"), ("sft", "sft_dpo"), ("dpo", "sft_dpo"))
     parts = [experiments.differences(table, a, b).assign(model=f"{label(a)} to {label(b)}") for a, b in steps]
-    return _wide(pd.concat(parts, ignore_index=True), ("oracle", "judge"), sign="+").rename(columns={"model": "step"})
+    return _wide(pd.concat(parts, ignore_index=True), ("oracle", "reward model"), sign="+").rename(
+        columns={"model": "step"}
+    )
 
 
 def _wide(rates: pd.DataFrame, by: Iterable[str], sign: str) -> pd.DataFrame:

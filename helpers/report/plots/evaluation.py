@@ -183,7 +183,7 @@ def seeds(rates: pd.DataFrame, title: str = "Over training seeds") -> Picture:
         ax.grid(axis="y", visible=False)
         for row, model in enumerate(models):
             own = rates[(rates["model"] == model) & (rates["metric"] == metric)].set_index("by")
-            for by, shift, fill in (("judge", -0.17, colour(model, row)), ("oracle", 0.17, "white")):
+            for by, shift, fill in (("reward model", -0.17, colour(model, row)), ("oracle", 0.17, "white")):
                 rate, style = own.loc[by], {"color": colour(model, row), "linewidth": 2.5}
                 ax.plot([rate["low"], rate["high"]], [row + shift] * 2, **style, solid_capstyle="round")
                 ax.plot(

@@ -147,11 +147,11 @@ def arms(changes: pd.DataFrame, title: str, unit: str = "points of CAS") -> Pict
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     parts = []
-    for by, shift, tint in (("judge", -0.14, OTHERS[2]), ("oracle", 0.14, ACCENT)):
+    for by, shift, tint in (("reward model", -0.14, OTHERS[2]), ("oracle", 0.14, ACCENT)):
         for row, name in enumerate(names):
             own = changes[(changes["arm"] == name) & (changes["by"] == by)].iloc[0]
             ax.plot([own["low"], own["high"]], [row + shift] * 2, color=tint, linewidth=2.5, solid_capstyle="round")
-            fill = tint if by == "judge" else "white"
+            fill = tint if by == "reward model" else "white"
             ax.plot([own["value"]], [row + shift], "o", color=tint, markersize=8, markerfacecolor=fill)
             limits = f"[{number(own['low'], 1)}, {number(own['high'], 1)}]"
             parts.append(f"{name} by the {by} {number(own['value'], 1)} {limits}")
