@@ -29,9 +29,10 @@ help:
 course: $(STAMP)
 	$(BIN)/python -m helpers run
 
+# Unit tests: two at a time, each file's together and with one thread for its arithmetic.
 # The notebooks run in order and share one results folder: a stage is built once, or taken from a course run before.
 test: $(STAMP)
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests
 	$(BIN)/python -m pytest --nbval-lax --nbval-kernel-startup-timeout 300 notebooks
 
 # An environment of its own from pyproject.toml instead of the lock, made anew each time. The rules for formatting and
