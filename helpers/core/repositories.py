@@ -1,6 +1,6 @@
 """The three repositories on the Hugging Face hub that profile paper uses. No other module names them.
 
-Each is fixed at a commit, so that everybody reads the same files. Nothing heavy is imported here: settings use this too.
+Each is fixed at a commit, so that everybody reads the same files. Nothing heavy is imported here: settings need this.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ GB = 10**9
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number with `digits` decimals (a single decimal 0 is dropped), a minus sign instead of a hyphen, and never "−0"."""
+    """A number with `digits` decimals, without a single final 0, with a minus sign instead of a hyphen, never "−0"."""
     return f"{round(value, digits) + 0.0:.{digits}f}".removesuffix(".0").replace("-", "−")
 
 
