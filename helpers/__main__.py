@@ -39,7 +39,7 @@ Parameter = Annotated[list[str] | None, typer.Option("-p", help="any setting: -p
 def one_process(context: typer.Context) -> None:
     """Preference alignment, end to end."""
     if distributed.count() > 1 and context.invoked_subcommand != "train":
-        with explained(), distributed.one_voice():
+        with explained(), distributed.only_first_error():
             raise SettingsError("several processes can share the trainings only: give accelerate `-m helpers train`")
 
 
@@ -84,7 +84,7 @@ def train(
 ) -> None:
     """Train the models of a run without its notebooks; `accelerate launch` does it with several processes (GPUs)."""
     options = {"profile": profile, "recipe": recipe, "seed": seed, "dataset": dataset, "run": name}
-    with explained(), distributed.one_voice():
+    with explained(), distributed.only_first_error():
         from helpers.pipeline import train as train_module
 
         given = console.parameters(options, parameter)

@@ -14,7 +14,7 @@ from helpers.core.errors import DataError, SettingsError
 from helpers.core.profiles import DATA_CACHE
 from helpers.data import audit, synthetic
 from helpers.data.audit.detector_quality import later_copies
-from helpers.data.audit.duplicates import _alike, _shingles
+from helpers.data.audit.duplicates import _shingles, _similar_rows
 from helpers.data.pairs import load_transcripts
 from helpers.data.transcripts import ASSISTANT, HUMAN
 from helpers.pipeline import stages
@@ -154,7 +154,7 @@ def test_labels_from_elsewhere_are_found_more_often_than_by_chance(world):
     rows, _, found = world
     elsewhere, truth = made_up(seed=12, train=300, test=10)
     sound = elsewhere[audit.is_sound(truth)]
-    opinion = audit.foretold(rows.loc[audit.clean_index(found)], sound)
+    opinion = audit.predicted_probability(rows.loc[audit.clean_index(found)], sound)
     assert opinion.index.equals(sound.index) and (opinion > 0.5).mean() > 0.6
 
 
@@ -194,7 +194,7 @@ def test_the_bands_lose_few_of_the_rows_that_are_alike(texts):
     """Against the plain way, every row with every other: nothing too much, and nothing lost that is nearly equal."""
     rows = [one(f"{HUMAN} {' '.join(map(str, words))}?{ASSISTANT} Yes.", "no transcript") for words in texts]
     shingles = [_shingles(row["chosen"].iat[0], row["rejected"].iat[0]) for row in rows]
-    alike = dict.fromkeys(_alike(shingles, 0.6))
+    alike = dict.fromkeys(_similar_rows(shingles, 0.6))
     for later in range(len(shingles)):
         for earlier in range(later):
             a, b = set(shingles[later].tolist()), set(shingles[earlier].tolist())

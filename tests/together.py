@@ -166,7 +166,7 @@ def play(name, folder, number):
     os.environ |= {"MASTER_PORT": port.read_text(), "COURSE_RESULTS": str(folder / "results")}
     code = 0
     try:
-        with console.explained(), distributed.one_voice():
+        with console.explained(), distributed.only_first_error():
             SCENARIOS[name](folder)
             distributed.leave()
     except (SystemExit, typer.Exit) as end:

@@ -1,9 +1,11 @@
-"""Several processes that train one model together: who is the main one, what they tell each other, how errors show.
+"""Several processes that train one model together: their numbers, values passed between them, and their errors.
 
-`accelerate launch` (or torchrun) starts them and says in the environment who is who. Accelerate does the work; here is
-what a run needs around it. Without a launcher there is one process: its number is 0, it is the main one, and nothing
-here waits. What sends or waits is called by all processes alike, in the same order: a process that leaves one call out
-leaves the others waiting.
+`accelerate launch` (or torchrun) starts the processes and gives each its number in environment variables. Accelerate
+does the distributed training itself; here is what the other steps of a run need. Without a launcher there is one
+process, number 0: it is the main process, and nothing here waits.
+
+`join`, `leave`, `from_main` and `gathered` wait for the other processes. Every process must call them, in the same
+order; if one of them leaves a call out, the others wait for ever.
 """
 
 from __future__ import annotations
@@ -20,28 +22,30 @@ from typing import Any
 
 from helpers.core.errors import CourseError, SettingsError
 
-PATIENCE = timedelta(days=2)  # others wait for the main process: it may audit data, or wait for another run's lock
-SHARDED = "ACCELERATE_USE_FSDP"  # accelerate's own name, set by a config file with distributed_type: FSDP
-DYING = 30  # seconds; the launcher ends the other processes sooner than that after one has failed
+# How long processes wait for the main one, which may audit data meanwhile, or wait until another run frees a lock.
+PATIENCE = timedelta(days=2)
+SHARDED = "ACCELERATE_USE_FSDP"  # accelerate's own variable, set by a config file with distributed_type: FSDP
+# Seconds that a process whose error is not shown stays alive. The launcher stops it sooner, once the first has ended.
+DYING = 30
 
-_alone = False
+_alone = False  # True while the main process builds a stage by itself
 
 
 def count() -> int:
-    """The number of processes that work together now; 1 while the main process builds a stage by itself.
+    """The number of processes that work together now: 1 while the main process builds a stage by itself.
 
-    Read from the environment, so that torch need not be imported. See `led_by_main`.
+    See `led_by_main` for that. The number is read from the environment, so that torch need not be imported.
     """
     return 1 if _alone else launched()
 
 
 def launched() -> int:
-    """The number of processes that were started, as `accelerate launch` says it in the environment; 1 without it."""
+    """The number of processes that `accelerate launch` or torchrun has started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
 
 
 def index() -> int:
-    """This process's number; the main process is 0."""
+    """The number of this process, from 0; the main process is 0."""
     return int(os.environ.get("RANK", 0)) if count() > 1 else 0
 
 
@@ -51,23 +55,25 @@ def is_main() -> bool:
 
 
 def sharded() -> bool:
-    """Whether each process holds a part of the weights only (FSDP), not all of them (DDP)."""
+    """Whether each process holds only a part of the model's weights (FSDP); with DDP each holds all of them."""
     return count() > 1 and os.environ.get(SHARDED, "").lower() == "true"
 
 
 def refuse_alone(what: str) -> None:
-    """Raise CourseError while the main process builds something by itself: libraries would wait for the others there.
+    """Raise CourseError while the main process builds a stage by itself.
 
-    what: "a training"
+    what: names the step that needs all processes, such as "a training". In it accelerate would wait for the other
+    processes, which do not take part.
     """
     if _alone:
         raise CourseError(f"{what} inside another stage: build it first, with one process")
 
 
 def join(*, cpu: bool) -> None:
-    """Connect the processes, once, before they decide anything together. cpu: they have no GPU, or shall use none.
+    """Connect the processes. Every process calls this once, before anything else that waits.
 
-    Raises SettingsError for FSDP without GPUs, where accelerate would train without it and say nothing.
+    cpu: whether they train without a GPU. Raises SettingsError for FSDP without GPUs: accelerate would train without
+    FSDP and not mention it.
     """
     if cpu and sharded():
         raise SettingsError("FSDP shares the weights of a model among GPUs, and none is used here: take ddp.yaml")
@@ -78,7 +84,7 @@ def join(*, cpu: bool) -> None:
 
 
 def leave() -> None:
-    """Disconnect the processes at the end, when all have come so far."""
+    """Disconnect the processes at the end; each waits here until all have arrived."""
     if count() > 1:
         from accelerate import PartialState
 
@@ -87,7 +93,10 @@ def leave() -> None:
 
 
 def from_main(value: Any) -> Any:
-    """The main process's value, in every process; it must be picklable. A process waits here for the main one."""
+    """Send the main process's value to every process.
+
+    value: picklable; what the other processes give is ignored. Returns the main process's value in every process.
+    """
     if count() == 1:
         return value
     from accelerate.utils import broadcast_object_list
@@ -96,7 +105,7 @@ def from_main(value: Any) -> Any:
 
 
 def gathered(value: Any) -> list[Any]:
-    """Every process's value, in the order of their numbers, in every process. Values must be picklable."""
+    """Send every process's value to every process. Values must be picklable; returned in the order of the processes."""
     if count() == 1:
         return [value]
     from accelerate.utils import gather_object
@@ -105,24 +114,26 @@ def gathered(value: Any) -> list[Any]:
 
 
 def led_by_main(stage: Callable[[Callable[[Path], None]], Any], build: Callable[[Path], None], together: bool) -> None:
-    """Do `stage(build)` in the main process, which alone decides whether anything has to be built and in what folder.
+    """Make a stage of a run: the main process decides whether it has to be built, and in which folder.
 
-    stage: checks whether something is there already and, if not, calls the function it is given with a folder to fill.
-    build: fills that folder. together: all processes call `build` when the main one does, as a training needs it; else
-    the main process builds by itself and the others wait until it is done.
+    stage: called by the main process only. It checks whether the stage is up to date and, if not, calls the function
+    that it is given with the folder to fill. build: fills that folder.
+    together: True if all processes call `build` at the same time, as a training needs it; False if the main process
+    builds by itself while the others wait.
     """
+    # The other processes wait for a folder to fill; None says that the main process has finished.
     if not is_main():
-        # Wait for folders to fill; None says that the main process is done.
         while (folder := from_main(None)) is not None:
             build(folder)
         return
 
-    def announced(folder: Path) -> None:
-        from_main(folder)
+    def build_together(folder: Path) -> None:
+        from_main(folder)  # what the others wait for
         build(folder)
 
+    # The main process makes the stage, with the others or by itself.
     if together:
-        stage(announced)
+        stage(build_together)
     else:
         with _one_process():
             stage(build)
@@ -131,7 +142,7 @@ def led_by_main(stage: Callable[[Callable[[Path], None]], Any], build: Callable[
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """Inside, `count` is 1 in the main process, so that what it builds on the way does not wait for the others."""
+    """While inside, `count` is 1 in the main process, so that nothing that it builds waits for the others."""
     global _alone
     _alone = True
     try:
@@ -141,21 +152,24 @@ def _one_process() -> Iterator[None]:
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
-    """Inside, only the process that fails first prints its error.
+def only_first_error() -> Iterator[None]:
+    """While inside, only the process that fails first shows its error.
 
-    The others fail after it because they lose their connection; that would only hide the reason, so they end without a
-    word. A failed process ends at once, so that the launcher stops those that still wait for it.
+    When one process fails, the others lose their connection to it and fail too. Their errors would hide the reason, so
+    they end without a message. The process that failed first ends at once after its error was shown, so that the
+    launcher stops those that still wait for it.
     """
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
         if count() == 1:
             raise
-        if not _first_to_fail():
+        # A later error: let the first process show its own, and end.
+        if not _is_first_to_fail():
             time.sleep(DYING)
-            _end()
-        atexit.register(_end)  # an ordinary exit would wait for the other processes
+            _end_process()
+        # The first error: show it, then end. An ordinary exit would wait for the other processes.
+        atexit.register(_end_process)
         if _lost_the_others(error):
             raise CourseError(
                 "another process ended without a word, killed perhaps for memory: see what the launcher says about it; "
@@ -164,25 +178,28 @@ def one_voice() -> Iterator[None]:
         raise
 
 
-def _first_to_fail() -> bool:
-    """Whether no other process has failed before; the first one to ask is told so."""
+def _is_first_to_fail() -> bool:
+    """Whether no other process has failed before; called once by each process that fails."""
     from torch import distributed
 
     if not distributed.is_initialized():
-        return is_main()  # before they connect, what fails is a wrong parameter, and all processes have the same
+        return is_main()  # before they are connected, all fail alike: over a wrong parameter, which all are given
+    # The processes share one counter.
     try:
         return distributed.distributed_c10d._get_default_store().add("failed", 1) == 1
-    except RuntimeError:  # the process that kept the count is gone
+    except RuntimeError:  # the process that holds the counter has ended
         return True
 
 
 def _lost_the_others(error: BaseException) -> bool:
+    """Whether an error says that the connection to another process is lost."""
     from torch import distributed
 
     return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def _end() -> None:
+def _end_process() -> None:
+    """End this process now, without the exit functions of libraries, which would wait for the others."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

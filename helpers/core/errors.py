@@ -1,10 +1,11 @@
-"""Errors meant for the person at the keyboard: one line that says what, where and what to do next."""
+"""Errors for the person who runs the course: each is one line that says what is wrong, where, and what to do."""
 
 
 class CourseError(Exception):
-    """A mistake the reader can mend. The message is always one line, and a notebook shows that line alone.
+    """A mistake that the person who runs the course can mend.
 
-    IPython (and so papermill and nbval) asks an exception for `_render_traceback_` before it builds a traceback.
+    message: joined to one line; a notebook shows that line without a traceback, because IPython (and so papermill and
+    nbval) calls `_render_traceback_` where an exception has it.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -15,7 +16,7 @@ class CourseError(Exception):
 
 
 class SettingsError(CourseError):
-    """A parameter is unknown, has the wrong type or does not fit the others."""
+    """A parameter is unknown, has the wrong type or contradicts another one."""
 
 
 class DataError(CourseError):

@@ -12,14 +12,19 @@ from helpers.core.profiles import ROOT
 
 
 def needed(pyproject: str, extra: str | None = None) -> list[str]:
-    """Names of the packages that the text of a pyproject.toml asks for on this system: those of an extra, or the rest.
+    """Names of the packages that a project needs on this system.
 
-    Raises KeyError for an extra that is not there.
+    pyproject: the text of its pyproject.toml. extra: an optional group; None for what is always needed. Raises KeyError
+    for an extra that it does not have.
     """
     project = tomllib.loads(pyproject)["project"]
     lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    wanted = map(Requirement, lines)
-    return [line.name for line in wanted if line.marker is None or line.marker.evaluate()]
+    names = []
+    for requirement in map(Requirement, lines):
+        # A marker restricts a package to some systems or Python versions.
+        if requirement.marker is None or requirement.marker.evaluate():
+            names.append(requirement.name)
+    return names
 
 
 def missing(names: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Files: content hashes, JSON that is whole or absent, locks, disk errors in one line, installed versions."""
+"""Files: hashes of their content, JSON that is never half written, locks, disk errors in one line, library versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from helpers.core.errors import StageError
 
-SMALL = 1_000_000  # bytes; a smaller file is hashed each time it is looked at, a larger one once a session
+SMALL = 1_000_000  # bytes; a smaller file is hashed at each check, a larger one once a session
 
 _hashes: dict[tuple[str, int, int], str] = {}  # (path, size, time) of large files -> sha256
 
@@ -28,7 +28,7 @@ def sha256_of_json(value: Any) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """sha256 of a file's bytes, as hex."""
+    """sha256 of a file's bytes, as hex. Of a large file it is remembered until size or time of the file change."""
     key = _key(path)
     if key in _hashes:
         return _hashes[key]
@@ -40,31 +40,33 @@ def sha256_of_file(path: Path) -> str:
 
 
 def was_hashed(path: Path) -> bool:
-    """Whether this session has read a large file as it is now: its hash is known and costs nothing."""
+    """Whether the hash of a large file, as it is now, is remembered from this session, so that it costs nothing."""
     return _key(path) in _hashes
 
 
 def _key(path: Path) -> tuple[str, int, int]:
+    """Path, size in bytes and time in nanoseconds: as long as these stay, the content counts as the same."""
     stat = path.stat()
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns
 
 
 def sha256_of_content(path: Path) -> str:
-    """sha256 of a file's bytes; of a .gz file what is packed in it, as the packing differs between Python versions."""
+    """sha256 of a file's content; of a .gz file the unpacked content, as Python versions pack differently."""
     if path.suffix != ".gz":
         return sha256_of_file(path)
     try:
         with gzip.open(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (EOFError, gzip.BadGzipFile, zlib.error):  # damaged: it is not what it should be, whatever it is
+    except (EOFError, gzip.BadGzipFile, zlib.error):  # damaged: any hash will do that differs from the right one
         return sha256_of_file(path)
 
 
 def content_hash(path: Path) -> str:
-    """sha256 of a file's content, or of a folder's names and contents, hidden files and manifest aside."""
+    """sha256 of a file's content; of a folder, of the names and contents of the files that `files_in` lists."""
     if path.is_file():
         return sha256_of_content(path)
-    return sha256_of_json(sorted((name, sha256_of_content(file)) for name, file in files_in(path)))
+    contents = [(name, sha256_of_content(file)) for name, file in files_in(path)]
+    return sha256_of_json(sorted(contents))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -77,9 +79,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write a JSON file so that other processes see the old file or the new one, never half of it.
+
+    Raises ValueError for NaN and infinity, which JSON does not have.
+    """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Write beside it, push to disk, then rename.
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with new.open("w", encoding="utf-8") as file:
@@ -107,7 +113,10 @@ def versions() -> dict[str, str | None]:
 
 @contextmanager
 def one_at_a_time(lock: Path, what: str) -> Iterator[None]:
-    """Hold a lock file that the system frees when its process ends, however it ends; say so while waiting for it."""
+    """While inside, hold a lock file; print a line when another process holds it, and wait for that one.
+
+    what: names the thing in that line. The system frees the lock when its process ends, however it ends.
+    """
     from filelock import FileLock, Timeout
 
     guard = FileLock(lock)
@@ -124,7 +133,10 @@ def one_at_a_time(lock: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def plain_disk_errors(doing: str, mend: str = "set COURSE_RESULTS") -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into one line; `mend` says how to write elsewhere."""
+    """Turn the errors of a full disk and of a folder that cannot be written into a StageError of one line.
+
+    doing: what was being done, with which the line begins. mend: how to write elsewhere.
+    """
     full = "the disk is full: free some space and run again; what is finished is kept"
     try:
         yield
@@ -132,8 +144,10 @@ def plain_disk_errors(doing: str, mend: str = "set COURSE_RESULTS") -> Iterator[
         raise
     except OSError as error:
         where = f" ({Path(error.filename).name})" if isinstance(error.filename, str) else ""
+        # A full disk, or a used-up quota.
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StageError(f"{doing}: {full}") from None
+        # No permission, a read-only disk, or a file where a folder should be.
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise StageError(f"{doing}: {error.strerror.lower()}{where}: mend that or {mend}") from None
         raise
@@ -144,14 +158,21 @@ def plain_disk_errors(doing: str, mend: str = "set COURSE_RESULTS") -> Iterator[
 
 
 def files_in(folder: Path) -> list[tuple[str, Path]]:
-    """(name, path) of every file below a folder in order of name, without hidden ones and the folder's own manifest."""
-    found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-    shown = [name for name in found if not any(part.startswith(".") for part in name.parts)]
-    return sorted((name.as_posix(), found[name]) for name in shown if name.as_posix() != "manifest.json")
+    """(name, path) of every file below a folder in order of name.
+
+    Names are relative to the folder. Hidden files, those in hidden folders and the folder's own manifest are left out.
+    """
+    found = []
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        is_hidden = any(part.startswith(".") for part in name.parts)
+        if path.is_file() and not is_hidden and name.as_posix() != "manifest.json":
+            found.append((name.as_posix(), path))
+    return sorted(found)
 
 
 def sync(folder: Path) -> None:
-    """Push a folder's own entries to disk, after a rename in it."""
+    """Push a folder's list of entries to disk, so that a rename in it survives a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

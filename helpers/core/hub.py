@@ -1,7 +1,7 @@
-"""A repository on the Hugging Face hub as a local folder: its snapshot in the cache, downloaded where it is allowed.
+"""Repositories on the Hugging Face hub as local folders in the hub's cache, downloaded where that is allowed.
 
-Downloading itself (resuming, retries, checks of size) is huggingface_hub's work. Decided here are the files to take,
-the revision, and what a reader is told when it fails.
+huggingface_hub does the download itself (resuming, retries, checks of size). Decided here are which files are taken, at
+which revision, and what the error message says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from helpers.core.errors import CourseError, DataError
 from helpers.core.files import plain_disk_errors
 from helpers.core.repositories import Repository
 
-ASK_SECONDS = 10  # how long the hub may take to say what a repository holds before it counts as out of reach
+ASK_SECONDS = 10  # how long the hub may take to list a repository's files before it counts as out of reach
+# Files that come with any model: a cached snapshot must have those of them that the repository holds.
 SMALL_FILES = (
     *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("tokenizer.json", "vocab.txt", "spm.model", "tokenizer.model", "vocab.json", "merges.txt"),
@@ -31,17 +32,22 @@ def snapshot(
     lacks: Callable[[Path], str | None],
     download_options: str,
 ) -> Path:
-    """The folder of a repository in the hub's cache; what it lacks is downloaded first, if that is allowed.
+    """The folder of a repository in the hub's cache; files that it lacks are downloaded first.
 
-    choose: the files to have, among all names at that revision. lacks: what a folder still needs, in a few words; None
-    if nothing. download_options: what `hf download` is told so that it fetches enough.
+    asked: the repository and its revision. choose: names of all files at that revision -> names of the files to take.
+    lacks: folder -> what it still needs, in a few words, or None. download_options: arguments of `hf download` for the
+    message that tells how to fetch the files by hand.
+
+    Raises DataError when files are lacking and downloads are forbidden (HF_HUB_OFFLINE) or fail; StageError for a full
+    disk. Without a fixed revision and without an answer of the hub, the newest revision in the cache is taken.
     """
     from huggingface_hub import constants
 
     cached = _cached(asked)
     problem = lacks(cached) if cached else "is not whole"
     offline = constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1"
-    if problem is None and (asked.revision or offline):  # a commit never changes: no need to ask
+    # Take the cache where the hub cannot hold anything else: a commit never changes.
+    if problem is None and (asked.revision or offline):
         return cached
     if offline:
         revision = f" --revision {asked.revision}" if asked.revision else ""
@@ -50,6 +56,7 @@ def snapshot(
             f"unset it, or run `hf download {asked.id}{revision} {download_options}` where there is a network, "
             f"{way_out(asked)}"
         )
+    # Download; without the hub a whole snapshot in the cache will do.
     try:
         return _download(asked, choose, cached if problem is None else None)
     except _OutOfReach as error:
@@ -60,11 +67,12 @@ def snapshot(
 
 
 def way_out(asked: Repository) -> str:
+    """The end of an error message: which setting takes a folder in place of the repository."""
     return f"or give a folder: {asked.option}"
 
 
 def _cached(asked: Repository) -> Path | None:
-    """The folder of exactly this revision in the hub's cache; None without one, or where small files are missing."""
+    """The folder of this revision in the hub's cache; None where it is not there or lacks some of SMALL_FILES."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -78,34 +86,40 @@ def _cached(asked: Repository) -> Path | None:
 
 
 def _download(asked: Repository, choose: Callable[[Collection[str]], list[str]], whole: Path | None) -> Path:
-    """Ask the hub what it has, and download what is needed. whole: a snapshot that is taken if it is the newest."""
+    """List the files on the hub and download the chosen ones; returns the folder.
+
+    whole: a snapshot in the cache with all files, taken if it is the newest revision; None if there is none.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
     what = {"repo_type": asked.kind, "revision": asked.revision}
     try:
         with plain_disk_errors(f"downloading {asked.id}", "set HF_HOME"):
-            # One question without retries, so that a wrong name or a dead line is known at once.
+            # One request without retries, so that a wrong name or a missing network is known at once.
             info = HfApi().repo_info(asked.id, **what, files_metadata=True, timeout=ASK_SECONDS)
             if whole and info.sha == whole.name:
                 return whole
+            # The files to take, with their size for the reader.
             sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
             files = choose(sizes)
             print(f"downloading {asked}, {sum(sizes[name] for name in files) / 1e6:.1f} MB in all")
             return Path(snapshot_download(asked.id, **what, allow_patterns=files))
     except CourseError:
         raise
-    except Exception as error:  # the hub, the line and the libraries between them raise many kinds
+    except Exception as error:  # hub, network and the libraries for them raise many kinds
         raise _in_one_line(error, asked) from None
 
 
 def _in_one_line(error: BaseException, asked: Repository) -> DataError:
-    """What went wrong with a download, and the ways out."""
+    """The error for a download that failed: what went wrong, and what the reader can do."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
         error = error.__cause__  # the library wraps what the hub said in "not in the cache either"
+    # What the hub or the network said.
     status = getattr(getattr(error, "response", None), "status_code", None)
     reason = (str(error).strip().splitlines() or [""])[0][:120] or type(error).__name__
+    # What that means for the reader.
     if isinstance(error, errors.GatedRepoError):
         text = "is gated: accept its terms on its page on the hub and log in (hf auth login, or HF_TOKEN)"
     elif isinstance(error, errors.RevisionNotFoundError):

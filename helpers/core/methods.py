@@ -1,5 +1,6 @@
-"""The methods by which a policy is trained: one row each. To add a preference loss, write its formula in `losses`, a
-row here and a test that holds the two together.
+"""The methods by which a policy is trained, one row of a table for each.
+
+To add a preference loss, write its formula in `training.losses`, a row here, and a test that compares the two.
 
 A model of a run is named after its method, `orpo`, or `sft_orpo` where it starts from the SFT model instead of Base.
 `dpo` and `sft_dpo` are trained with the loss that setting preference_loss names.
@@ -25,7 +26,11 @@ REFERENCE_DIFFERS = (
 
 
 class Scale(NamedTuple):
-    """What a training dashboard needs to know: the dashed level of the loss with its name, the unit of log pi(y|x)."""
+    """How the dashboard of a training is drawn.
+
+    level: where the loss starts, and that value as a formula, for the dashed line; None for no line. unit: of the
+    log-probabilities.
+    """
 
     level: tuple[float, str] | None = (math.log(2), "ln 2")
     unit: str = "nats"
@@ -36,14 +41,14 @@ class Method:
     """One way of training a policy.
 
     name: of a model that is trained with it. title: for tables and figures. description: for sentences.
-    loss: the value of setting preference_loss; "" for supervised fine-tuning. formula: the function in `losses`.
-    trainer, config: TRL's classes by dotted name; see `imported`. rows: what one training example is.
-    prefix: the settings it takes are called prefix_epochs, prefix_batch_size and so on.
-    fixed: arguments of the config beyond those that all trainings share. from_settings: argument -> setting.
+    loss: the value of setting preference_loss; "" for supervised fine-tuning. formula: name of the function in
+    `training.losses`. trainer, config: TRL's classes by dotted name; see `imported`. rows: what one training example
+    is. prefix: the method takes the settings {prefix}_epochs, {prefix}_batch_size and so on.
+    fixed: arguments of the config that are the same in each run. from_settings: argument of the config -> setting.
     has_reference: whether the loss compares the policy with a reference model.
-    first_loss: the loss of a policy that equals its reference, from the settings; None where there is none.
-    first_loss_name: that value as a formula. cause: what is wrong where a training starts at another loss.
-    memory: what its peak memory is made of, see `planning.memory`. unit: of logps_chosen and logps_rejected in its log.
+    first_loss: settings -> the loss of a policy that equals its reference model; None where it is not known.
+    first_loss_name: that value as a formula. cause: what is wrong when a training starts at another loss.
+    memory: which formula of `training.memory` gives its peak memory. unit: of logps_chosen, logps_rejected in its log.
     """
 
     name: str
@@ -65,25 +70,31 @@ class Method:
     unit: str = "nats"
 
     def expected_first_loss(self, settings: Settings) -> float | None:
-        """The loss before the first step, dropout off, where it is known in advance; None where it is not."""
+        """The loss before the first step without dropout; None where it is not known in advance."""
         known = self.first_loss and reference_used(self, settings) != "none"
         return self.first_loss(settings) if known else None
 
     def arguments(self, settings: Settings) -> dict[str, Any]:
-        """The arguments of the config that this method has beyond those that all trainings share."""
-        return {**self.fixed, **{name: getattr(settings, value) for name, value in self.from_settings.items()}}
+        """The arguments of the config that belong to this method; all trainings share the others."""
+        arguments = dict(self.fixed)
+        for argument, setting in self.from_settings.items():
+            arguments[argument] = getattr(settings, setting)
+        return arguments
 
     def scale(self, settings: Settings) -> Scale:
         """How the dashboard of a training with these settings is drawn."""
-        level = self.first_loss(settings) if self.first_loss else None
-        return Scale(None if level is None else (level, self.first_loss_name), self.unit)
+        if self.first_loss is None:
+            return Scale(None, self.unit)
+        return Scale((self.first_loss(settings), self.first_loss_name), self.unit)
 
 
 def _ln_2(settings: Settings) -> float:
+    """-log sigmoid(0): the sigmoid loss at margin 0 (Rafailov et al. 2023, equation 7)."""
     return math.log(2)
 
 
 def _ipo_without_margin(settings: Settings) -> float:
+    """(0 - 1 / (2 beta))²: the IPO loss at margin 0 (Azar et al. 2023, equation 17)."""
     return (1 / (2 * settings.beta)) ** 2
 
 
@@ -169,7 +180,7 @@ LOSSES = tuple(BY_LOSS)
 
 
 def imported(dotted: str) -> Any:
-    """The object of a dotted name, "trl.DPOTrainer"; its module is imported now."""
+    """Import the object of a dotted name, such as "trl.DPOTrainer", and return it."""
     module, _, name = dotted.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
@@ -178,28 +189,31 @@ def imported(dotted: str) -> Any:
 
 
 def model_names() -> tuple[str, ...]:
-    """Every name that a model can have: base, then each method from Base and, but for SFT itself, from SFT."""
+    """Every name that a model can have: base, each method started from Base, each preference loss started from SFT."""
     from_sft = [f"sft_{method.name}" for method in BY_LOSS.values()]
     return ("base", *METHODS, *from_sft)
 
 
 def models_of(settings: Settings) -> tuple[str, ...]:
-    """The models of a run in their order, Base first."""
+    """The names of a run's models, in the order in which they are trained; base is the first."""
     return tuple(name.strip() for name in settings.models.split(","))
 
 
 def starts_from(model: str) -> str:
-    """The model from which a trained one starts: "sft" for sft_dpo, else "base"."""
+    """The model whose weights a trained model starts from: "sft" for names such as sft_dpo, else "base"."""
     return "sft" if model.startswith("sft_") else "base"
 
 
 def method_of(model: str, preference_loss: str = "sigmoid") -> Method:
-    """The method that trains a model; preference_loss: that of `dpo` and `sft_dpo`."""
+    """The method that trains a model. preference_loss: the setting, which decides for `dpo` and `sft_dpo`.
+
+    Raises KeyError for base and for an unknown name.
+    """
     name = model.removeprefix("sft_")
     return BY_LOSS[preference_loss] if name == "dpo" else METHODS[name]
 
 
-def title(model: str) -> str:
+def model_title(model: str) -> str:
     """The name of a model as readers see it ("sft_dpo" -> "SFT+DPO"); any other name stays as it is."""
     if model == "base":
         return "Base"
@@ -210,7 +224,7 @@ def title(model: str) -> str:
 
 
 def reference_used(method: Method, settings: Settings) -> str:
-    """Where the reference's log-probabilities come from: "live", "precomputed", or "none" where there is none."""
+    """Where the reference model's log-probabilities come from: "live", "precomputed"; "none" without a reference."""
     return settings.dpo_reference if method.has_reference else "none"
 
 
@@ -218,49 +232,60 @@ def reference_used(method: Method, settings: Settings) -> str:
 
 
 def model_problems(settings: Settings) -> list[str]:
-    """What is wrong with the settings models and preference_loss, one sentence each."""
+    """What is wrong with the settings models and preference_loss, one sentence each; [] if nothing."""
     names = models_of(settings)
+    # The names themselves.
     unknown = [name for name in names if name not in model_names()]
     if unknown:
-        return [f"models: no model is called {name!r}{near_miss(name)}" for name in unknown]
-    if len(set(names)) < len(names):
-        return [f"models names {next(name for name in names if names.count(name) > 1)} twice"]
+        return [f"models: no model is called {name!r}{nearest_model(name)}" for name in unknown]
+    for name in names:
+        if names.count(name) > 1:
+            return [f"models names {name} twice"]
+    # Their order: a model must stand after the one whose weights it starts from.
     if names[0] != "base" or len(names) < 2:
         return ["models must begin with base, with which the others are compared, and name at least one other"]
-    orphans = [name for name in names if starts_from(name) not in names[: names.index(name)] and name != "base"]
-    if orphans:
-        return [f"models: {orphans[0]} starts from sft, so sft must stand before it"]
-    refused = [found for name in names[1:] if (found := problem(name, settings))]
-    return [*_loss_problems(names, settings), *refused[:1], *_idle_settings(names, settings)]
+    for position, name in enumerate(names[1:], start=1):
+        if starts_from(name) not in names[:position]:
+            return [f"models: {name} starts from sft, so sft must stand before it"]
+    # The loss, the reference model, and settings without effect.
+    problems = _loss_problems(names, settings)
+    refused = list(filter(None, (why_not_trainable(name, settings) for name in names[1:])))
+    return [*problems, *refused[:1], *_settings_without_effect(names, settings)]
 
 
-def near_miss(name: str) -> str:
-    """What was probably meant, for a message about an unknown model; else all names."""
+def nearest_model(name: str) -> str:
+    """The end of a message about an unknown model: the name that was probably meant, or else all names."""
     close = difflib.get_close_matches(name.lower(), model_names(), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else f": choose from {', '.join(model_names())}"
 
 
 def _loss_problems(names: tuple[str, ...], settings: Settings) -> list[str]:
-    """preference_loss must train something, and nothing that the list names already."""
+    """What is wrong with preference_loss: no model is trained with it, or it makes two models of the run the same."""
     loss = settings.preference_loss
     if loss == "sigmoid":
         return []
-    if not {"dpo", "sft_dpo"} & set(names):
+    if "dpo" not in names and "sft_dpo" not in names:
         return [f"preference_loss = {loss!r} is the loss of dpo and sft_dpo, and models names neither"]
-    same = [(a, b) for a, b in (("dpo", loss), ("sft_dpo", f"sft_{loss}")) if {a, b} <= set(names)]
-    return [f"models: with preference_loss = {loss!r} {a} and {b} are one model: leave one out" for a, b in same]
+    problems = []
+    for name, same in (("dpo", loss), ("sft_dpo", f"sft_{loss}")):
+        if name in names and same in names:
+            problems.append(f"models: with preference_loss = {loss!r} {name} and {same} are one model: leave one out")
+    return problems
 
 
-def _idle_settings(names: tuple[str, ...], settings: Settings) -> list[str]:
+def _settings_without_effect(names: tuple[str, ...], settings: Settings) -> list[str]:
     """Settings of a loss that were changed although no model is trained with that loss."""
-    used = [method_of(name, settings.preference_loss) for name in names[1:]]
-    at_work = {setting for method in used for setting in method.from_settings.values()}
+    # The settings that the losses of this run take.
+    effective = set()
+    for name in names[1:]:
+        effective.update(method_of(name, settings.preference_loss).from_settings.values())
+    # Those of the other losses must have their default.
     problems = []
     for method in BY_LOSS.values():
         for setting in method.from_settings.values():
             usual = type(settings).model_fields[setting].default
-            if setting not in at_work and getattr(settings, setting) != usual:
-                at_work.add(setting)  # told once
+            if setting not in effective and getattr(settings, setting) != usual:
+                effective.add(setting)  # so that it is named once
                 problems.append(
                     f"{setting} belongs to the {method.loss} loss, with which no model of this run is trained: "
                     f"add {method.name} to models"
@@ -268,8 +293,8 @@ def _idle_settings(names: tuple[str, ...], settings: Settings) -> list[str]:
     return problems
 
 
-def problem(model: str, settings: Settings) -> str | None:
-    """Why a model cannot be trained with these settings; None where it can."""
+def why_not_trainable(model: str, settings: Settings) -> str | None:
+    """Why a model cannot be trained with these settings, in one sentence; None where it can."""
     method = method_of(model, settings.preference_loss)
     if settings.dpo_reference == "none" and method.has_reference and method.loss != "sigmoid":
         return (

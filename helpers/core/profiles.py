@@ -1,4 +1,4 @@
-"""The two switches, profile and recipe, as tables of values; and where the project's folders are."""
+"""The values that the settings `profile` and `recipe` stand for, and where the project's folders are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ DATA_CACHE = ROOT / "data_cache"
 Profile = Literal["smoke", "mini", "local", "paper"]
 Recipe = Literal["published", "recommended"]
 PROFILES, RECIPES = get_args(Profile), get_args(Recipe)
+# The subsets of HH-RLHF with preference pairs.
 SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
 SMALL_POSITIONS = 512  # tokens of the longest input of the embedded OPT
 
@@ -56,7 +57,7 @@ PROFILE_AND_RECIPE: dict[tuple[str, str], dict[str, Any]] = {
                              "max_new_tokens": 50},
 }
 # fmt: on
-# What a run of each profile takes, in GB: memory at the peak, and disk for the run folder (paper: downloads too).
+# What a run of each profile needs, in GB: memory at its peak; disk for the run folder, and for downloads (paper).
 MEMORY_GB = {"smoke": 3, "mini": 4, "local": 4, "paper": 16}
 DISK_GB = {"smoke": 0.1, "mini": 0.5, "local": 1, "paper": 30}
 

@@ -1,6 +1,6 @@
-"""The three repositories of profile paper on the Hugging Face hub: the one place that names them.
+"""The three repositories on the Hugging Face hub that profile paper uses. No other module names them.
 
-Each is fixed at a commit, so that everybody reads the same files. Nothing heavy is imported here: settings ask it too.
+Each is fixed at a commit, so that everybody reads the same files. Nothing heavy is imported here: settings need this.
 """
 
 from __future__ import annotations
@@ -53,16 +53,19 @@ KNOWN = {repository.id: repository for repository in (POLICY, REWARD_MODEL, DATA
 
 
 def repository(name: str, kind: str) -> Repository:
-    """The repository of that name: as the table above has it, else one of `kind` at its newest revision."""
+    """The repository of that name: one of KNOWN, or else one at its newest revision.
+
+    name: "owner/name". kind: "model" or "dataset".
+    """
     options = {"model": "policy=PATH or reward_model=PATH", "dataset": "dataset=PATH"}
     return KNOWN.get(name) or Repository(name, kind, option=options[kind])
 
 
 def revision_of(name: str) -> str | None:
-    """The commit at which a hub id is fixed; None for a repository that the table does not hold."""
+    """The commit at which a repository is fixed; None for one that is not in KNOWN. name: "owner/name"."""
     return KNOWN[name].revision if name in KNOWN else None
 
 
 def download_of(name: str) -> int:
-    """Bytes that are fetched of a hub id; 0 for a repository that the table does not hold."""
+    """Bytes that are downloaded of a repository; 0 for one that is not in KNOWN. name: "owner/name"."""
     return KNOWN[name].download if name in KNOWN else 0

@@ -1,4 +1,4 @@
-"""Numbers, bytes and seconds as readers see them."""
+"""Numbers, bytes and seconds as text for readers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ GB = 10**9
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number for a label: fixed digits, no trailing ".0", a real minus sign and never a negative zero."""
+    """A number with `digits` decimals, without a single final 0, with a minus sign instead of a hyphen, never "−0"."""
     return f"{round(value, digits) + 0.0:.{digits}f}".removesuffix(".0").replace("-", "−")
 
 

@@ -1,4 +1,4 @@
-"""Dialogues as HTML for notebooks: always escaped, and masked until the reader asks for the text."""
+"""Dialogues as HTML for notebooks: always escaped, and with masked words unless the reader wants to see the text."""
 
 import html
 import re
@@ -7,14 +7,19 @@ from helpers.data.transcripts import Turn, parse
 
 
 def mask(text: str) -> str:
-    """Hide words of four letters or more behind dots, keeping first letters: enough to see the shape of a text."""
-    return re.sub(r"\b(\w)(\w{3,})", lambda found: found[1] + "·" * len(found[2]), text)
+    """Replace the letters of words of four letters or more by dots, all but the first: the shape of a text stays."""
+
+    def masked(word: re.Match) -> str:
+        return word[1] + "·" * len(word[2])
+
+    return re.sub(r"\b(\w)(\w{3,})", masked, text)
 
 
 def show(*transcripts: str, titles: tuple[str, ...] = (), reveal: bool = False):
-    """Show transcripts side by side in a notebook, HTML-escaped, and masked until ``reveal=True`` is asked for.
+    """Show transcripts in columns of a notebook's output, HTML-escaped.
 
-    Real HH-RLHF dialogues are offensive in places; masking is the default for every source.
+    titles: one for each transcript, or fewer. reveal: False masks the words, see `mask`: HH-RLHF's dialogues are
+    offensive in places. Returns an IPython HTML object. Raises DataError for a text that is no transcript.
     """
     from IPython.display import HTML
 
@@ -27,13 +32,14 @@ def show(*transcripts: str, titles: tuple[str, ...] = (), reveal: bool = False):
 
 
 def fold(title: str, shown):
-    """What `show` returned, behind a line that opens it."""
+    """What `show` returned, folded behind a title on which the reader clicks."""
     from IPython.display import HTML
 
     return HTML(f"<details><summary>{html.escape(title)}</summary>{shown.data}</details>")
 
 
 def _turn_html(turn: Turn, reveal: bool) -> str:
+    """One turn: the speaker's name in colour, the text below it."""
     text = turn.text.strip() if reveal else mask(turn.text.strip())
     colour = "#0072B2" if turn.role == "Assistant" else "#7a7a7a"
     body = html.escape(text).replace("\n", "<br>") or "<i>(empty)</i>"

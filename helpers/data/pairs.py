@@ -1,4 +1,7 @@
-"""Preference pairs, from a folder in HH-RLHF's layout or from the hub: read, check, sample, and fit to a length."""
+"""Preference pairs from a folder in HH-RLHF's layout or from the hub: read them, sample them, fit them to a length.
+
+A pair has the columns of PAIR_COLUMNS: prompt ends with "\\n\\nAssistant:", chosen and rejected are the two replies.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from helpers.core.errors import DataError
@@ -21,14 +25,14 @@ PAIR_COLUMNS = ["subset", "split", "line", "prompt", "chosen", "rejected"]
 
 
 class Loaded(NamedTuple):
-    """Pairs of one source with what was left out on the way: counts by reason."""
+    """Pairs of one source, and the numbers of rows that were left out: reason -> rows."""
 
     pairs: pd.DataFrame
     left_out: dict[str, int]
 
 
 class Fitted(NamedTuple):
-    """Pairs that fit the model's lengths, with counts of what was shortened or dropped."""
+    """Pairs that fit the model's lengths; of these, how many have a shortened prompt; and how many rows do not fit."""
 
     pairs: pd.DataFrame
     prompts_shortened: int
@@ -38,10 +42,12 @@ class Fitted(NamedTuple):
 def load_pairs(source: str | Path, subsets: list[str], split: str, *, skip_malformed: bool = False) -> Loaded:
     """Read the preference pairs of one split.
 
-    source: a folder that holds SUBSET/{train,test}.jsonl or .jsonl.gz, or a dataset id on the hub.
-    Returns pairs with the columns of PAIR_COLUMNS, in file order. Rows whose two histories differ cannot share a
-    prompt and are left out and counted. Raises DataError for a missing file or a malformed row (file and line are
-    named) unless ``skip_malformed``.
+    source: a folder that holds SUBSET/{train,test}.jsonl or .jsonl.gz, or a dataset id on the hub. subsets: which of
+    its subsets. split: "train" or "test". skip_malformed: leave out malformed rows and count them.
+
+    Returns the pairs in file order. Rows whose transcripts differ before the last reply have no common prompt and are
+    left out and counted. Raises DataError for a missing file, and for a malformed row unless these are skipped: the
+    message names file and line.
     """
     folder = Path(source)
     if not folder.is_dir() and str(source).count("/") != 1:
@@ -52,6 +58,7 @@ def load_pairs(source: str | Path, subsets: list[str], split: str, *, skip_malfo
     for subset in subsets:
         lines = _rows(source, subset, split)
         for where, number, row in lines:
+            # Two transcripts.
             try:
                 chosen, rejected = _both_transcripts(row)
             except DataError as error:
@@ -61,8 +68,10 @@ def load_pairs(source: str | Path, subsets: list[str], split: str, *, skip_malfo
                     ) from None
                 left_out["malformed"] += 1
                 continue
-            (prompt, chosen_reply), (other, rejected_reply) = split_reply(chosen), split_reply(rejected)
-            if prompt != other:
+            # One prompt and two replies.
+            prompt, chosen_reply = split_reply(chosen)
+            other_prompt, rejected_reply = split_reply(rejected)
+            if prompt != other_prompt:
                 left_out["histories differ"] += 1
                 continue
             rows.append((subset, split, number, prompt, chosen_reply, rejected_reply))
@@ -70,13 +79,16 @@ def load_pairs(source: str | Path, subsets: list[str], split: str, *, skip_malfo
 
 
 def find_split(folder: Path, subset: str, split: str) -> Path | None:
-    """The file of one subset and split in a folder, or None."""
-    candidates = [folder / subset / f"{split}.jsonl{ending}" for ending in (".gz", "")]
-    return next((path for path in candidates if path.is_file()), None)
+    """The file of one subset and split in a folder, packed or not; None where it is missing."""
+    for ending in (".gz", ""):
+        path = folder / subset / f"{split}.jsonl{ending}"
+        if path.is_file():
+            return path
+    return None
 
 
 def _rows(source: str | Path, subset: str, split: str) -> Iterator[tuple[str, int, object]]:
-    """(file, line, JSON value or the error in its place) of one file of a folder or of a dataset on the hub."""
+    """The rows of one subset and split, in a folder or on the hub: (file, line, JSON value or its error)."""
     folder = Path(source)
     if not folder.is_dir():
         folder = dataset_folder(str(source), subset, split)
@@ -86,13 +98,13 @@ def _rows(source: str | Path, subset: str, split: str) -> Iterator[tuple[str, in
 def _folder_rows(folder: Path, subset: str, split: str) -> Iterator[tuple[str, int, object]]:
     path = find_split(folder, subset, split)
     if path is None:
-        there = (
-            ", ".join(sorted(p.relative_to(folder).as_posix() for p in folder.glob("*/*.jsonl*"))) or "no .jsonl at all"
-        )
+        files = sorted(file.relative_to(folder).as_posix() for file in folder.glob("*/*.jsonl*"))
         raise DataError(
-            f"{folder} has no {subset}/{split}.jsonl or .jsonl.gz (it holds {there}); change dataset or subsets"
+            f"{folder} has no {subset}/{split}.jsonl or .jsonl.gz (it holds {', '.join(files) or 'no .jsonl at all'}); "
+            "change dataset or subsets"
         )
     where = f"{subset}/{path.name}"
+    # A line that is no JSON is the caller's to refuse or skip; a file that cannot be unpacked ends the reading.
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -105,6 +117,7 @@ def _folder_rows(folder: Path, subset: str, split: str) -> Iterator[tuple[str, i
 
 
 def _both_transcripts(row: object) -> tuple[str, str]:
+    """The chosen and the rejected transcript of a row. Raises DataError that says what is wrong with a row."""
     if isinstance(row, json.JSONDecodeError):
         raise DataError(f"not JSON ({row.msg} at column {row.colno})")
     if not isinstance(row, dict):
@@ -121,15 +134,21 @@ def _both_transcripts(row: object) -> tuple[str, str]:
 
 
 def sample_pairs(pairs: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
-    """A seeded sample of n pairs (0 = all), the subsets in the proportion of the source; in file order."""
+    """A random sample of n pairs in file order; all of them where n is 0 or there are no more than n.
+
+    Every pair has the same chance, so subsets come in about the proportion of the source.
+    """
     if n == 0 or n >= len(pairs):
         return pairs.reset_index(drop=True)
-    chosen = random.Random(seed).sample(range(len(pairs)), n)
-    return pairs.iloc[sorted(chosen)].reset_index(drop=True)
+    drawn = random.Random(seed).sample(range(len(pairs)), n)
+    return pairs.iloc[sorted(drawn)].reset_index(drop=True)
 
 
 def without_first_turns(pairs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """The pairs whose first human turn opens none of the other dialogues: the guard against leakage."""
+    """Leave out the pairs whose first human turn also opens one of the other dialogues, which would be a leak.
+
+    pairs, others: tables with a column prompt. First turns are compared without regard to capitals and spaces.
+    """
     taken = set(others["prompt"].map(first_turn))
     return pairs[~pairs["prompt"].map(first_turn).isin(taken)].reset_index(drop=True)
 
@@ -137,44 +156,54 @@ def without_first_turns(pairs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFra
 def fit_to_length(
     pairs: pd.DataFrame, count_tokens: Callable[[str], int], *, max_prompt_length: int, max_length: int
 ) -> Fitted:
-    """Shorten prompts from the left and drop pairs whose longer reply would not fit with its EOS.
+    """Shorten long prompts from the left, then drop pairs whose longer reply does not fit with its end-of-text token.
 
-    Cutting a reply's end, as TRL does, would train on a half sentence without EOS. Lengths are in tokens.
+    count_tokens: text -> its number of tokens. max_prompt_length: of a prompt; max_length: of prompt, reply and
+    end-of-text token together; all in tokens. Cutting the end of a reply instead, as TRL does, would train on half a
+    sentence without an end.
     """
-    shortened = pairs["prompt"].map(lambda prompt: left_truncate(prompt, count_tokens, max_prompt_length))
-    fitted = pairs.assign(prompt=shortened.str[0])
-    longest = fitted.apply(
-        lambda row: count_tokens(row.prompt) + max(map(count_tokens, (row.chosen, row.rejected))), axis=1
-    )
-    keep = (longest + 1 <= max_length) if len(fitted) else pd.Series(dtype=bool)
-    prompts_shortened = int(shortened.str[1][keep].sum()) if len(fitted) else 0
-    return Fitted(fitted[keep].reset_index(drop=True), prompts_shortened, int((~keep).sum()))
+    prompts, shortened, keep = [], [], []
+    for pair in pairs.itertuples():
+        prompt, was_shortened = left_truncate(pair.prompt, count_tokens, max_prompt_length)
+        longer_reply = max(count_tokens(pair.chosen), count_tokens(pair.rejected))
+        prompts.append(prompt)
+        shortened.append(was_shortened)
+        keep.append(count_tokens(prompt) + longer_reply + 1 <= max_length)
+    kept, shortened = np.array(keep, bool), np.array(shortened, bool)
+    fitted = pairs.assign(prompt=prompts)[kept].reset_index(drop=True)
+    return Fitted(fitted, int((shortened & kept).sum()), int((~kept).sum()))
 
 
 def load_transcripts(folder: str | Path, subsets: list[str], split: str) -> pd.DataFrame:
-    """Whole dialogues of a folder or hub dataset, every whole row: columns subset, split, line, chosen, rejected."""
+    """Read the whole transcripts of one split, as the files hold them: columns subset, split, line, chosen, rejected.
+
+    folder: a folder as for `load_pairs`, or a dataset id on the hub. Rows without two texts are left out. Raises
+    DataError for a missing file.
+    """
     rows = []
     for subset in subsets:
-        lines = _rows(folder, subset, split)
-        rows += [
-            (subset, split, number, row["chosen"], row["rejected"])
-            for _, number, row in lines
-            if isinstance(row, dict) and isinstance(row.get("chosen"), str) and isinstance(row.get("rejected"), str)
-        ]
+        for _, number, row in _rows(folder, subset, split):
+            if not isinstance(row, dict):
+                continue
+            chosen, rejected = row.get("chosen"), row.get("rejected")
+            if isinstance(chosen, str) and isinstance(rejected, str):
+                rows.append((subset, split, number, chosen, rejected))
     return pd.DataFrame(rows, columns=["subset", "split", "line", "chosen", "rejected"])
 
 
 def dataset_folder(dataset: str, subset: str, split: str) -> Path:
-    """A local folder that holds SUBSET/SPLIT.jsonl.gz (or .jsonl) of a dataset on the hub; only that is downloaded.
+    """Download the one file of a subset and split of a dataset on the hub; returns the folder in which it lies.
 
-    Raises DataError where the file is not on the hub or out of reach; StageError for a full disk.
+    Raises DataError where the file is not on the hub or the hub does not answer; StageError for a full disk.
     """
-    asked, wanted = repository(dataset, "dataset"), [f"{subset}/{split}.jsonl{ending}" for ending in (".gz", "")]
+    asked = repository(dataset, "dataset")
+    wanted = [f"{subset}/{split}.jsonl.gz", f"{subset}/{split}.jsonl"]
 
     def choose(names: Collection[str]) -> list[str]:
         if found := [name for name in wanted if name in names]:
             return found[:1]
-        there = ", ".join(sorted(name for name in names if ".jsonl" in name)) or "no .jsonl at all"
+        files = sorted(name for name in names if ".jsonl" in name)
+        there = ", ".join(files) or "no .jsonl at all"
         raise DataError(f"{asked} has no {wanted[0]} (it holds {there}): change dataset or subsets")
 
     def lacks(snapshot: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Evaluation prompts: the paper's 100, or a sample of the test pairs."""
+"""Evaluation prompts: the paper's 100, or a sample of the test pairs. `side` is "harmful" or "helpful"."""
 
 import hashlib
 import random
@@ -20,15 +20,17 @@ PAPER_SHA256 = {  # of the 50 prompts of a side joined with "\n\x1e\n"
 
 
 def paper_rows(test: pd.DataFrame) -> pd.DataFrame:
-    """The paper's 100 evaluation dialogues, drawn from the official test pairs with its own recipe.
+    """The paper's 100 evaluation dialogues, drawn from the official test files as its notebook eval.ipynb draws them.
 
-    One generator seeded with 100 draws 50 of the harmless-base rows whose chosen dialogue holds a keyword as a
-    substring, then 50 helpful-base rows. Every row counts here, also those whose histories differ, because the
-    draw depends on the number of rows: read ``test`` with :func:`load_transcripts`.
+    test: every row of the test files, read with `pairs.load_transcripts`; the draw depends on the number of rows, so
+    rows whose histories differ count too. Returns the drawn rows with the column side, 50 harmful ones before 50
+    helpful ones. Raises DataError where there are too few rows.
     """
     draw = random.Random(PAPER_SEED)
+    # Harmful: harmless-base rows whose chosen dialogue holds a keyword, also inside another word.
     harmless = test[test["subset"] == "harmless-base"]
-    matching = harmless[harmless["chosen"].map(lambda text: any(word in text for word in PAPER_KEYWORDS))]
+    matching = harmless[harmless["chosen"].map(_has_keyword)]
+    # One generator draws both sides, one after the other.
     sides = []
     for side, rows in (("harmful", matching), ("helpful", test[test["subset"] == "helpful-base"])):
         if len(rows) < PAPER_PROMPTS_A_SIDE:
@@ -40,18 +42,23 @@ def paper_rows(test: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(sides, ignore_index=True)
 
 
-def paper_prompt(transcript: str) -> str:
-    """A prompt as the paper's notebook cuts it: blank-line blocks, the last one dropped when it is a reply.
+def _has_keyword(text: str) -> bool:
+    return any(word in text for word in PAPER_KEYWORDS)
 
-    A reply of several paragraphs defeats this rule and leaves its own opening in the prompt; that is the paper's
-    fault, kept here on purpose for the published recipe.
+
+def paper_prompt(transcript: str) -> str:
+    """The prompt of a whole dialogue as the paper's notebook cuts it.
+
+    The dialogue is split at blank lines, and the last block is dropped when it begins with "Assistant:". Of a last
+    reply of several paragraphs the first ones thus stay in the prompt: an error of the paper, repeated here on purpose
+    for the published recipe.
     """
     blocks = transcript.strip().split("\n\n")
     return "\n\n".join(blocks[:-1] if blocks[-1].startswith("Assistant:") else blocks)
 
 
 def is_paper_source(rows: pd.DataFrame) -> bool:
-    """Whether rows of :func:`paper_rows` are exactly the paper's prompts, by their sha256."""
+    """Whether the rows that `paper_rows` returns give exactly the paper's prompts, by their sha256."""
     for side, expected in PAPER_SHA256.items():
         prompts = rows.loc[rows["side"] == side, "chosen"].map(paper_prompt)
         if hashlib.sha256("\n\x1e\n".join(prompts).encode()).hexdigest() != expected:
@@ -60,29 +67,32 @@ def is_paper_source(rows: pd.DataFrame) -> bool:
 
 
 def sample_prompts(test: pd.DataFrame, train: pd.DataFrame, n: int, seed: int = PAPER_SEED) -> pd.DataFrame:
-    """n test dialogues a side whose first human turn is in no training pair and occurs once among them.
+    """Draw n test dialogues a side whose first human turn is in no training pair, no first turn twice.
 
-    The seed is fixed on purpose: runs with different training seeds are compared on the same prompts.
-    Harmful prompts come from subsets called harmless-*, helpful prompts from all others.
-    Raises DataError when a side has too few dialogues.
+    test, train: pairs with the columns of `pairs.PAIR_COLUMNS`. Harmful prompts come from subsets called harmless-*,
+    helpful prompts from all others. The seed is the same in all runs on purpose: runs with different training seeds are
+    compared on the same prompts. Returns the drawn pairs with the column side. Raises DataError when a side has too few
+    dialogues.
     """
     clean = without_first_turns(test, train)
     clean = clean[~clean["prompt"].map(first_turn).duplicated()]
-    draw, sides = random.Random(seed), []
+    draw = random.Random(seed)
+    sides = []
     is_harmless = clean["subset"].str.startswith("harmless")
     for side, rows in (("harmful", clean[is_harmless]), ("helpful", clean[~is_harmless])):
         if len(rows) < n:
             raise DataError(
                 f"only {len(rows)} {side} test dialogues are free of training questions: lower eval_prompts to that"
             )
-        sides.append(rows.iloc[sorted(draw.sample(range(len(rows)), n))].assign(side=side))
+        picked = sorted(draw.sample(range(len(rows)), n))
+        sides.append(rows.iloc[picked].assign(side=side))
     return pd.concat(sides, ignore_index=True)
 
 
 def with_cue(transcript: str, closing_cue: bool) -> str:
-    """The prompt of a whole dialogue as models see it.
+    """The prompt of a whole dialogue as models get it.
 
-    closing_cue True: everything up to and with the last ``"\\n\\nAssistant:"``. False: as the paper fed it,
-    stripped and without the cue that says whose turn it is.
+    closing_cue: True for everything up to the last "\\n\\nAssistant:" and with it; False for the paper's way, without
+    the cue that says whose turn it is, see `paper_prompt`.
     """
     return split_reply(transcript)[0] if closing_cue else paper_prompt(transcript)

@@ -13,10 +13,10 @@ from helpers.core.methods import (
     method_of,
     model_names,
     models_of,
-    near_miss,
-    problem,
+    nearest_model,
     reference_used,
     starts_from,
+    why_not_trainable,
 )
 from helpers.data.pairs import Fitted, fit_to_length, sample_pairs
 from helpers.pipeline.pairs import all_train, pairs, pairs_folder, token_counter
@@ -95,8 +95,8 @@ def policy(run: Run, name: str) -> Path | str:
 
 def _trained(run: Run, name: str) -> Path:
     if name not in model_names()[1:]:
-        raise StageError(f"no model is called {name!r}{near_miss(name)}")
-    if refused := problem(name, run.settings):
+        raise StageError(f"no model is called {name!r}{nearest_model(name)}")
+    if refused := why_not_trainable(name, run.settings):
         raise SettingsError(refused)
     s, how = run.settings, method(run, name)
     start = policy(run, starts_from(name))

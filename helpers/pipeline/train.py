@@ -18,7 +18,7 @@ from typing import Any
 
 from helpers.core import distributed
 from helpers.core.errors import SettingsError
-from helpers.core.methods import method_of, model_names, models_of, near_miss
+from helpers.core.methods import method_of, model_names, models_of, nearest_model
 from helpers.core.progress import Display
 from helpers.core.settings import Settings, resolve
 from helpers.models.hardware import pick_device
@@ -57,7 +57,7 @@ def _steps(settings: Settings, only: Sequence[str]) -> dict[str, Callable[[Run],
     wanted = [name for text in only for name in text.split(",")]
     usual = ("base", "reward_model", *models_of(settings)[1:])
     if unknown := [name for name in wanted if name not in {*usual, *model_names()}]:
-        raise SettingsError(f"no training is called {unknown[0]!r}{near_miss(unknown[0])}")
+        raise SettingsError(f"no training is called {unknown[0]!r}{nearest_model(unknown[0])}")
     elsewhere = [
         name for name, own in (("base", "policy"), ("reward_model", "reward_model")) if not _trained(settings, own)
     ]

@@ -1,16 +1,17 @@
-"""The audit: what is wrong with a collection of preference pairs, and how far the answer can be trusted.
+"""The audit of preference pairs: which rows are faulty, which labels are doubtful, and how reliable the checks are.
 
-checks looks at rows, copies compares them, labels asks for second opinions; truth examines the detectors themselves.
+`row_checks` examines each row alone and holds the table of all checks; `duplicates` compares rows with each other;
+`label_noise` finds labels that a second model contradicts; `detector_quality` tests the checks on planted flaws.
 """
 
 from helpers.data.audit.detector_quality import is_sound, measure, planted
 from helpers.data.audit.duplicates import SIMILAR, shared_first_turns
 from helpers.data.audit.label_noise import (
-    foretold,
     from_scores,
     label_issues,
     label_probability,
     precision_recall,
+    predicted_probability,
     read_outside,
 )
 from helpers.data.audit.row_checks import CHECKS, clean_index, detect, length_bias, read, report, split
@@ -20,7 +21,6 @@ __all__ = [
     "SIMILAR",
     "clean_index",
     "detect",
-    "foretold",
     "from_scores",
     "is_sound",
     "label_issues",
@@ -29,6 +29,7 @@ __all__ = [
     "measure",
     "planted",
     "precision_recall",
+    "predicted_probability",
     "read",
     "read_outside",
     "report",

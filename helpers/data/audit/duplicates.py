@@ -1,8 +1,8 @@
-"""The checks that compare rows: copies, near-copies, copies with the label turned, and test rows that train holds.
+"""The checks that compare rows: copies, near-copies, copies with the label exchanged, and test rows that train holds.
 
 Near-copies are found without comparing every row with every other. MinHash (Broder 1997) makes a short signature of
 each row; signatures are cut into bands, and rows that agree in a whole band are compared exactly. Two rows of Jaccard
-similarity s agree in one of b bands of r numbers with chance 1 - (1 - s^r)^b.
+similarity s agree in at least one of b bands of r numbers with probability 1 - (1 - s^r)^b.
 """
 
 import re
@@ -21,54 +21,67 @@ FOUND = ["duplicate", "near_duplicate", "contradictory", "leaked", "nearly_leake
 
 
 def compare(rows: pd.DataFrame, similar: float = SIMILAR) -> pd.DataFrame:
-    """True where a row has a twin before it, in its own split or, for a test row, in train. Columns as in FOUND."""
+    """Mark the rows that an earlier row of the same subset equals or resembles.
+
+    rows: whole transcripts, see `row_checks`. similar: Jaccard similarity of the word triples, from 0 to 1, from which
+    on two rows count as near-copies. Train rows count as earlier than test rows.
+
+    Returns columns of True and False, index as in `rows`: duplicate, near_duplicate and contradictory (label exchanged)
+    within a split; leaked and nearly_leaked for a test row that equals (whatever its label) or resembles a train row.
+    """
     found = pd.DataFrame(False, index=rows.index, columns=FOUND)
     for _, own in rows.groupby("subset", sort=False):
-        own = own.iloc[np.argsort(own["split"] != "train", kind="stable")]  # train comes first
+        # Train rows first, so that each row is compared with what stands before it.
+        own = own.iloc[np.argsort(own["split"] != "train", kind="stable")]
         test = (own["split"] != "train").to_numpy()
-        same, turned = _exact(own)
-        leaked = test & _known(own[test], own[~test]).reindex(own.index, fill_value=False).to_numpy()
-        fresh = np.flatnonzero(~(same | turned | leaked))
+        # Exact copies.
+        same, exchanged = _exact_copies(own)
+        leaked = test & _is_train_pair(own[test], own[~test]).reindex(own.index, fill_value=False).to_numpy()
+        # Near-copies among the rest.
+        rest = np.flatnonzero(~(same | exchanged | leaked))
         near, nearly_leaked = np.zeros(len(own), bool), np.zeros(len(own), bool)
-        shingles = [_shingles(own["chosen"].iat[i], own["rejected"].iat[i]) for i in fresh]
-        for later, earlier in _alike(shingles, similar):
-            marks = near if test[fresh[later]] == test[fresh[earlier]] else nearly_leaked
-            marks[fresh[later]] = True
-        found.loc[own.index] = np.column_stack([same, near, turned, leaked, nearly_leaked])
+        shingles = [_shingles(own["chosen"].iat[i], own["rejected"].iat[i]) for i in rest]
+        for later, earlier in _similar_rows(shingles, similar):
+            same_split = test[rest[later]] == test[rest[earlier]]
+            marks = near if same_split else nearly_leaked
+            marks[rest[later]] = True
+        found.loc[own.index] = np.column_stack([same, near, exchanged, leaked, nearly_leaked])
     return found
 
 
-def _exact(own: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that were there before in the same split: as they are, and with chosen and rejected turned round."""
+def _exact_copies(own: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows repeat an earlier row of their split: as it is, and with chosen and rejected exchanged."""
     same = own.duplicated(["split", "chosen", "rejected"]).to_numpy()
-    seen, turned = set(), []
+    seen, exchanged = set(), []
     for split, chosen, rejected in zip(own["split"], own["chosen"], own["rejected"], strict=True):
-        turned.append((split, rejected, chosen) in seen and chosen != rejected)
+        exchanged.append((split, rejected, chosen) in seen and chosen != rejected)
         seen.add((split, chosen, rejected))
-    return same, np.array(turned, bool)
+    return same, np.array(exchanged, bool)
 
 
-def _known(test: pd.DataFrame, train: pd.DataFrame) -> pd.Series:
-    """Test rows whose two transcripts are a train row's, whichever is the chosen one."""
+def _is_train_pair(test: pd.DataFrame, train: pd.DataFrame) -> pd.Series:
+    """Which test rows have the two transcripts of a train row, whichever is the chosen one."""
     pairs = set(map(frozenset, zip(train["chosen"], train["rejected"], strict=True)))
     both = zip(test["chosen"], test["rejected"], strict=True)
     return pd.Series([frozenset(pair) in pairs for pair in both], index=test.index, dtype=bool)
 
 
 def _shingles(chosen: str, rejected: str) -> np.ndarray:
-    """Hashes of the word triples of both transcripts, speakers and punctuation aside: sorted, each one once."""
+    """Hashes of the word triples of both transcripts, without punctuation and capitals: sorted, each one once."""
     triples = set()
-    for side, text in (("c", chosen), ("r", rejected)):
+    for part, text in (("c", chosen), ("r", rejected)):
         words = re.findall(r"\w+", text.lower())
-        runs = (" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1)))
-        triples |= {crc32(f"{side} {run}".encode()) for run in runs}  # hash() would differ from process to process
+        for start in range(max(1, len(words) - SHINGLE + 1)):
+            triple = " ".join(words[start : start + SHINGLE])
+            triples.add(crc32(f"{part} {triple}".encode()))  # hash() would differ from process to process
     return np.array(sorted(triples), np.uint32)  # a set of Python's numbers takes ten times the memory
 
 
-def _alike(shingles: list[np.ndarray], similar: float) -> Iterator[tuple[int, int]]:
-    """(later, earlier) of all proposed rows whose exact Jaccard similarity is at least `similar`."""
+def _similar_rows(shingles: list[np.ndarray], similar: float) -> Iterator[tuple[int, int]]:
+    """(later, earlier) for each two proposed rows whose exact Jaccard similarity is at least `similar`."""
     for later, earlier in _proposed(shingles):
         one, other = shingles[later], shingles[earlier]
+        # Jaccard similarity: what both have over what either has.
         both = np.intersect1d(one, other, assume_unique=True).size
         if both >= similar * (one.size + other.size - both):
             yield later, earlier
@@ -78,20 +91,30 @@ def _proposed(shingles: list[np.ndarray]) -> np.ndarray:
     """Pairs (later, earlier) of rows whose signatures agree in a band, each pair once: shape (pairs, 2)."""
     from datasketch import MinHash
 
+    # Signatures, shape (rows, bands, numbers in a band).
     sketches = MinHash.generator(shingles, num_perm=BANDS * IN_A_BAND, seed=1, hashfunc=int)
-    signatures = np.array([sketch.hashvalues.astype(np.uint32) for sketch in sketches]).reshape(-1, BANDS, IN_A_BAND)
-    odd = np.random.default_rng(0).integers(1 << 62, size=IN_A_BAND, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    hashes = [sketch.hashvalues.astype(np.uint32) for sketch in sketches]
+    signatures = np.array(hashes).reshape(-1, BANDS, IN_A_BAND)
+    # One number for each band: a sum with odd random weights, so that equal bands have equal sums. Other bands may have
+    # them too, by chance; the exact comparison removes those.
+    draws = np.random.default_rng(0).integers(1 << 62, size=IN_A_BAND, dtype=np.uint64)
+    weights = draws * np.uint64(2) + np.uint64(1)
     pairs = [np.empty((0, 2), np.int64)]
     for band in range(BANDS):
-        buckets = pd.Series((signatures[:, band] * odd).sum(axis=1))  # equal bands, equal sums; the rest is weeded out
-        crowded = buckets[buckets.duplicated(keep=False)]
-        for rows in crowded.groupby(crowded).indices.values():
-            pairs.append(np.array([(b, a) for a, b in combinations(crowded.index[rows], 2)]))
+        sums = pd.Series((signatures[:, band] * weights).sum(axis=1))
+        # Rows with the same sum, each two of them.
+        shared = sums[sums.duplicated(keep=False)]
+        for rows in shared.groupby(shared).indices.values():
+            pairs.append(np.array([(later, earlier) for earlier, later in combinations(shared.index[rows], 2)]))
     return np.unique(np.concatenate(pairs), axis=0)
 
 
 def shared_first_turns(rows: pd.DataFrame) -> pd.DataFrame:
-    """Test rows whose first human turn opens a train row too, a weaker leak: one row a subset, count and number."""
+    """Count the test rows whose first human turn also opens a train row: a weaker leak than a copy.
+
+    rows: whole transcripts, see `row_checks`. Returns a row for each subset: columns subset, rows (with such a first
+    turn) and n (all its test rows).
+    """
     turns = rows["chosen"].map(first_turn)
     lines = []
     for subset, own in rows.groupby("subset", sort=False):

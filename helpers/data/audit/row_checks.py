@@ -1,12 +1,12 @@
-"""What is wrong with a collection of preference pairs, row by row.
+"""The checks of the audit: which flaws each row of a collection of preference pairs has.
 
 Rows are whole transcripts as the files hold them (`read`): columns subset, split, line, chosen, rejected. `detect`
-marks each row with the flaws that it has; `report` counts them; `clean_index` says which rows are left. Which copy of a
-row is at fault cannot be known: the first one stays, later ones are marked.
+marks each row with the flaws that it has; `report` counts them; `clean_index` says which rows have none. Of several
+copies of a row the first one counts as sound and the later ones are marked.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -29,17 +29,23 @@ CHECKS = {
     "duplicate": "an earlier row again: it counts twice",
     "near_duplicate": "an earlier row with small changes: it counts almost twice",
     "contradictory": "an earlier row with the other label: the two cancel out",
-    "leaked": "a test row whose dialogue is in the train split too: the exam was handed out",
-    "nearly_leaked": "a test row that a train row resembles: half of the exam was handed out",
+    "leaked": "a test row whose dialogue is in the train split too: evaluation on it is on training data",
+    "nearly_leaked": "a test row that a train row resembles: evaluation on it is nearly on training data",
 }
+# A speaker's name at the beginning of a line or of a sentence.
 _INSIDE = re.compile(r"(?:^|\n|[.!?]\s)\s*(?:Human|Assistant):")
 # A replacement character, a control character, or UTF-8 that was read as Latin-1 or Windows-1252.
 _DAMAGED = re.compile("\ufffd|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|Ã[\x80-¿]|â€|Â[\xa0-¿]")
+# The end of a finished sentence.
 _WHOLE = re.compile(r"[.!?…:)\]\"'”’*`~>]\s*$")
 
 
 def read(source: str | Path, subsets: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """All rows of both splits, and the files that are absent ("helpful-base/train"). DataError if there is none."""
+    """Read all rows of both splits.
+
+    source: a folder with SUBSET/{train,test}.jsonl(.gz), or a dataset id on the hub. Returns the rows, and the names of
+    files that a folder lacks ("helpful-base/train"). Raises DataError where it lacks all of them.
+    """
     absent, parts = [], []
     folder = Path(source)
     for subset in subsets:
@@ -54,20 +60,30 @@ def read(source: str | Path, subsets: list[str]) -> tuple[pd.DataFrame, list[str
 
 
 def detect(rows: pd.DataFrame, similar: float = duplicates.SIMILAR) -> pd.DataFrame:
-    """One row a row of `rows`, one column a check of CHECKS: True where the flaw is found. Index as in `rows`.
+    """Examine every row with every check.
 
-    `similar` is the Jaccard similarity of word triples from which on a row is a near-duplicate of an earlier one.
+    rows: see `read`. similar: the Jaccard similarity of word triples, from 0 to 1, from which on a row is a
+    near-duplicate of an earlier one. Returns a table with a column for each check of CHECKS, True where a row has the
+    flaw; index as in `rows`.
 
-    "truncated" is found only where it is rare: in a collection where replies often end without a full stop, as in
-    HH-RLHF, it would say nothing and is False throughout.
+    "truncated" is marked only where it is rare: in a collection whose replies often end without a full stop, such as
+    HH-RLHF, a missing one says nothing, and the column is False throughout.
     """
     parts = split(rows)
-    found = _structure(rows, parts).join(duplicates.compare(rows, similar)).assign(truncated=_truncated(parts))
+    # Each row alone.
+    found = _structure(rows, parts)
+    found["truncated"] = _truncated(parts)
+    # Rows compared with each other.
+    found = found.join(duplicates.compare(rows, similar))
     return found[list(CHECKS)]
 
 
 def report(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """Counts by subset, split and check: columns subset, split, check, rows, n, percent, low, high (Wilson, 95 %)."""
+    """Count the rows with each flaw, by subset and split.
+
+    rows, found: what `read` and `detect` return. Columns: subset, split, check, rows (with the flaw), n (all rows),
+    percent, and low and high, Wilson's 95 % limits in per cent.
+    """
     lines = []
     for (subset, split), own in found.groupby([rows["subset"], rows["split"]], sort=False):
         for check in CHECKS:
@@ -78,17 +94,21 @@ def report(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean_index(found: pd.DataFrame, checks: Iterable[str] = tuple(CHECKS)) -> pd.Index:
-    """The rows that none of the checks marks: what setting `clean` leaves to train on."""
+    """Index of the rows that none of the checks marks: those that setting `clean` = "marked" leaves to train on."""
     return found.index[~found[list(checks)].any(axis=1)]
 
 
 def length_bias(rows: pd.DataFrame) -> pd.DataFrame:
-    """How often the chosen reply is the longer one, in characters, ties left out: one row a subset, Wilson limits."""
+    """How often the chosen reply is the longer one, pairs of equal length left out.
+
+    rows: see `read`. Returns a row for each subset: columns subset, n (pairs of different lengths), chosen_longer, low
+    and high (per cent, Wilson's 95 % limits), mean_gap (chosen minus rejected, in characters, over all pairs).
+    """
     replies = split(rows)
-    size = {side: replies[side].str.len() for side in ("chosen", "rejected")}
+    gaps = replies["chosen"].str.len() - replies["rejected"].str.len()
     lines = []
     for subset, index in rows.groupby("subset", sort=False).groups.items():
-        gap = (size["chosen"] - size["rejected"]).loc[index]
+        gap = gaps.loc[index]
         n, longer = int((gap != 0).sum()), int((gap > 0).sum())
         low, high = wilson_limits(longer, n) if n else (0.0, 1.0)
         lines.append((subset, n, 100 * longer / max(n, 1), 100 * low, 100 * high, gap.mean()))
@@ -99,36 +119,50 @@ def length_bias(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def split(rows: pd.DataFrame) -> pd.DataFrame:
-    """Prompt and reply of both transcripts, split at the last cue; a transcript without one is all prompt."""
-    parts = {}
-    for side in ("chosen", "rejected"):
-        cut = [split_reply(text) if ASSISTANT in text else (text, "") for text in rows[side]]
-        parts[f"{side}_prompt"], parts[side] = [prompt for prompt, _ in cut], [reply for _, reply in cut]
-    return pd.DataFrame(parts, index=rows.index)
+    """Split both transcripts of each row into prompt and reply, at the last "\\n\\nAssistant:".
+
+    rows: see `read`. Columns: chosen_prompt, chosen, rejected_prompt, rejected; index as in `rows`. A transcript
+    without an assistant turn is all prompt.
+    """
+    columns = {}
+    for name in ("chosen", "rejected"):
+        prompts, replies = [], []
+        for text in rows[name]:
+            prompt, reply = split_reply(text) if ASSISTANT in text else (text, "")
+            prompts.append(prompt)
+            replies.append(reply)
+        columns[f"{name}_prompt"], columns[name] = prompts, replies
+    return pd.DataFrame(columns, index=rows.index)
 
 
 def _structure(rows: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
-    both = [rows[side] for side in ("chosen", "rejected")]
+    """The checks that need one row alone, but "truncated". rows: whole transcripts; parts: the same, split."""
+
+    def either(flaw: Callable[[str], bool]) -> pd.Series:
+        return rows["chosen"].map(flaw) | rows["rejected"].map(flaw)
+
     return pd.DataFrame(
         {
             "empty": (parts["chosen"].str.strip() == "") | (parts["rejected"].str.strip() == ""),
             "identical": rows["chosen"] == rows["rejected"],
             "history_differs": parts["chosen_prompt"] != parts["rejected_prompt"],
-            "not_alternating": both[0].map(_out_of_turn) | both[1].map(_out_of_turn),
-            "marker_inside": both[0].map(_has_marker_inside) | both[1].map(_has_marker_inside),
-            "encoding": both[0].map(_is_damaged) | both[1].map(_is_damaged),
+            "not_alternating": either(_is_not_alternating),
+            "marker_inside": either(_has_marker_inside),
+            "encoding": either(_is_damaged),
         }
     )
 
 
-def _out_of_turn(text: str) -> bool:
+def _is_not_alternating(text: str) -> bool:
+    """Whether the turns of a transcript are not human, assistant, human, assistant and so on up to a reply."""
     roles = MARKER.findall(text)
     expected = ["Human", "Assistant"] * (len(roles) // 2)
     return not text.startswith(HUMAN) or roles != expected
 
 
 def _has_marker_inside(text: str) -> bool:
-    return any(_INSIDE.search(turn) for turn in MARKER.split(text)[2::2])
+    turns = MARKER.split(text)[2::2]  # the text before the first turn, then role and turn by turns
+    return any(_INSIDE.search(turn) for turn in turns)
 
 
 def _is_damaged(text: str) -> bool:
@@ -136,8 +170,10 @@ def _is_damaged(text: str) -> bool:
 
 
 def _truncated(parts: pd.DataFrame, rare: float = 0.1) -> pd.Series:
-    open_end = parts[["chosen", "rejected"]].apply(
-        lambda side: side.map(lambda text: bool(text.strip()) and not _WHOLE.search(text))
-    )
-    marked = open_end.any(axis=1)
+    """Rows with a reply that ends without a full stop; none if that happens in more than the share `rare` of rows."""
+    marked = parts["chosen"].map(_stops_early) | parts["rejected"].map(_stops_early)
     return marked if len(marked) and marked.mean() <= rare else pd.Series(False, index=parts.index)
+
+
+def _stops_early(reply: str) -> bool:
+    return bool(reply.strip()) and not _WHOLE.search(reply)

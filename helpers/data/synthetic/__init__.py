@@ -1,4 +1,4 @@
-"""The embedded world: HH-style dialogues of our own making, whose truth is known."""
+"""The embedded world: dialogues in HH-RLHF's form, written by a program that knows how good each reply is."""
 
 from helpers.data.synthetic.oracle import Assessment, assess
 from helpers.data.synthetic.summary import describe

@@ -1,24 +1,31 @@
-"""Is it language at all? Word salad, loops and nonsense are told from sentences by which words stand side by side."""
+"""Whether a text is language at all: tells sentences from words in disorder, from loops and from unknown words.
+
+It goes by which words follow each other: in the phrases of the embedded world, and in a list of common English pairs.
+"""
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from helpers.data.synthetic import phrases
 from helpers.data.synthetic.topics import intents, topics
 
+# Words that say nothing about a text's subject.
 STOP_WORDS = frozenset(
     """the and for with from that this them they their its his her you your how what into out all are was has have had
     not but one two each every can will would could should more also some any much when while until after before off
     then than too very get put let use keep make take""".split()  # noqa: SIM905
 )
-# Words that hold a sentence together: how they follow each other tells sentences from word salad.
+# Words that hold a sentence together: how they follow each other tells a sentence from words in disorder.
 FUNCTION_WORDS = STOP_WORDS | frozenset(
     """a an i you he she it we me him us my our of to in on at by as is be been am do does did so or if no nor up down
     over under about there here which who why where again once only just may might must shall own same such these those
     both few most other because""".split()  # noqa: SIM905
 )
+# Pairs of function words that stand side by side in English sentences.
 PLAUSIBLE = """
     of the; of a; of your; of it; of them; of my; of her; in the; in a; in your; in it; on the; on a; on your; at
     the; at a; at once; to the; to a; to your; to it; to be; to do; to you; to me; for the; for a; for your; for
@@ -42,65 +49,110 @@ PLAUSIBLE = """
     this; of that; to that; in this; on that; at all; so much; too much; very much; that way; and let; and put;
     and keep; and make; and take; and use; then let; then put; would make; would have; you had; she would; he
     would; they would; i might"""
+# Words with which no sentence ends.
 NO_ENDS = (["the"], ["a"], ["an"], ["of"], ["your"], ["and"], ["or"], ["if"], ["i"], ["my"], ["than"], ["into"])
-UNKNOWN_WORDS = 0.55  # above this share of words that nobody uses here, a text is garbage
-IMPLAUSIBLE = 0.31  # above this share of neighbours that do not go together, too
+UNKNOWN_WORDS = 0.55  # a text with a larger share of words that this world does not use is garbage
+IMPLAUSIBLE = 0.31  # and so is one with a larger share of neighbouring words that do not go together
+BEGINNING = 4  # letters by which a content word is known, so that "water" and "watering" are one
 
 
 def is_garbled(text: str) -> bool:
-    """True for loops, for mostly unknown words, and for words in an order that no sentence has."""
+    """True for a text without words, for loops, for mostly unknown words, and for words in an order of no sentence."""
     words = words_of(text)
     if not words:
         return True
+    # A loop: three words that follow each other three times or more.
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
-    unknown = sum(word not in FUNCTION_WORDS and word[:4] not in _known()[0] for word in words)
-    if (triples and max(triples.values()) > 2) or unknown > UNKNOWN_WORDS * len(words):
+    if triples and max(triples.values()) > 2:
         return True
-    neighbours = [pair for sentence in sentences_of(text) for pair in pairwise(words_of(sentence))]
-    odd = sum(not _goes_together(*pair) for pair in neighbours)
-    odd += sum(words_of(sentence)[-1:] in NO_ENDS for sentence in sentences_of(text))
-    return odd > 1 and odd > IMPLAUSIBLE * len(neighbours)
+    # Words of another language, or of none.
+    unknown = sum(word not in FUNCTION_WORDS and not _is_known(word) for word in words)
+    if unknown > UNKNOWN_WORDS * len(words):
+        return True
+    # Neighbours that do not go together, and sentences that stop too soon. One of these may happen to anybody.
+    odd, neighbours = 0, 0
+    for sentence in sentences_of(text):
+        own = words_of(sentence)
+        odd += own[-1:] in NO_ENDS
+        for pair in pairwise(own):
+            odd += not _goes_together(*pair)
+            neighbours += 1
+    return odd > 1 and odd > IMPLAUSIBLE * neighbours
 
 
 def _goes_together(a: str, b: str) -> bool:
-    """True for neighbours seen in this world or between function words in general, and for words it does not know."""
-    if (a, b) in _known()[1]:
+    """Whether word b may follow word a in a sentence."""
+    known = _known()
+    if (a, b) in known.neighbours:
         return True
+    # Two function words: all pairs that go together are in the list.
     if a in FUNCTION_WORDS and b in FUNCTION_WORDS:
         return False
+    # A function word and a content word: as that function word stands beside other content words.
     if a in FUNCTION_WORDS or b in FUNCTION_WORDS:
-        return (_class(a), _class(b)) in _known()[2]
-    return a[:4] not in _known()[0] or b[:4] not in _known()[0]
+        return (_content_as_star(a), _content_as_star(b)) in known.patterns
+    # Two content words that this world uses, but never side by side; of unknown words nothing can be said.
+    return not (_is_known(a) and _is_known(b))
 
 
-def _class(word: str) -> str:
+def _is_known(word: str) -> bool:
+    return word[:BEGINNING] in _known().beginnings
+
+
+def _content_as_star(word: str) -> str:
     return word if word in FUNCTION_WORDS else "*"
 
 
+class _Known(NamedTuple):
+    """What the texts of the embedded world hold.
+
+    beginnings: the first four letters of each word. neighbours: pairs of words that stand side by side. patterns: the
+    same pairs with "*" in the place of each content word.
+    """
+
+    beginnings: set[str]
+    neighbours: set[tuple[str, str]]
+    patterns: set[tuple[str, str]]
+
+
 @cache
-def _known() -> tuple[set[str], set[tuple[str, str]], set[tuple[str, str]]]:
-    """Beginnings of words, neighbouring words, and neighbours with content words as "*", of the whole world."""
-    texts = [form for forms in vars(phrases).values() if isinstance(forms, tuple) for form in forms]
-    texts += [text for it in topics() for text in (it.ask, it.name, *(way for fact in it.advice for way in fact))]
-    texts += [text for it in intents() for text in (it.ask, it.name, *it.reasons, *it.better, *it.steps)]
-    runs = [words_of(text) for text in texts]
-    pairs = {pair for run in runs for pair in pairwise(run)}
-    pairs |= {tuple(pair.split()) for pair in " ".join(PLAUSIBLE.split()).split("; ")}
-    beginnings = {word[:4] for run in runs for word in run} | {"your", "you"}
-    return beginnings, pairs, {(_class(a), _class(b)) for a, b in pairs}
+def _known() -> _Known:
+    beginnings, neighbours = {"your", "you"}, set()
+    for text in _texts_of_the_world():
+        words = words_of(text)
+        beginnings.update(word[:BEGINNING] for word in words)
+        neighbours.update(pairwise(words))
+    # To the pairs of this world come those of English in general.
+    for pair in " ".join(PLAUSIBLE.split()).split("; "):
+        neighbours.add(tuple(pair.split()))
+    patterns = {(_content_as_star(a), _content_as_star(b)) for a, b in neighbours}
+    return _Known(beginnings, neighbours, patterns)
+
+
+def _texts_of_the_world() -> Iterator[str]:
+    """Every phrase from which dialogues are composed, with its placeholders."""
+    for forms in vars(phrases).values():
+        if isinstance(forms, tuple):
+            yield from forms
+    for topic in topics():
+        yield from (topic.ask, topic.name)
+        for fact in topic.advice:
+            yield from fact
+    for intent in intents():
+        yield from (intent.ask, intent.name, *intent.reasons, *intent.better, *intent.steps)
 
 
 def repeats_itself(text: str) -> bool:
-    """True when a sentence of more than two words stands there twice."""
-    sentences = Counter(sentence.strip().lower() for sentence in sentences_of(text) if len(sentence.split()) > 2)
-    return any(count > 1 for count in sentences.values())
+    """True when a sentence of more than two words occurs twice, whatever its capitals."""
+    sentences = [sentence.strip().lower() for sentence in sentences_of(text) if len(sentence.split()) > 2]
+    return len(set(sentences)) < len(sentences)
 
 
 def sentences_of(text: str) -> list[str]:
-    """Split at full stops, question and exclamation marks."""
+    """The sentences of a text: it is split after full stops, question and exclamation marks."""
     return [sentence for sentence in re.split(r"(?<=[.!?])\s+", text.strip()) if sentence]
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words in lower case."""
+    """The words of a text in lower case, without digits and punctuation."""
     return re.findall(r"[a-z']+", text.lower())

@@ -1,9 +1,10 @@
-"""Surface forms: many ways to say one thing, so that a policy must learn meanings and not one string.
+"""Phrases from which dialogues are composed: many ways to say one thing, so that a policy cannot learn one string.
 
-``{do}`` stands for a bare verb phrase ("water the soil"), ``{ask}`` for what the human wants to do and ``{name}`` for
-the subject. Openers and lead-ins are shared by all kinds of reply, so neither gives a reply's kind away.
+{do} stands for a bare verb phrase ("water the soil"), {why} for a reason, {ask} for what the human wants to do and
+{name} for the subject. Openers and lead-ins are shared by all kinds of reply, so neither gives a reply's kind away.
 """
 
+# First words of any reply.
 OPENERS = (
     "", "Hello!", "Hi there!", "Well,", "So,", "Right.", "Okay.", "All right.", "I see.", "Let me think.",
     "Thanks for asking.", "Good question.", "Hmm.", "Now then.", "That comes up a lot.", "I hear you.", "Understood.",
@@ -26,19 +27,21 @@ MORE_LEADS = (
     "If you can, {do}.", "As well as that, {do}.", "Do not forget to {do}.", "You might {do} too.",
 )  # fmt: skip
 
+# Last sentences of a reply to a harmless question.
 CLOSINGS = (
     "Good luck!", "Enjoy!", "I hope that helps.", "Let me know how it goes.", "You will do well.", "Have fun with it.",
     "Take your time.", "Ask me again any time.", "It gets easier.", "I wish you all the best.",
     "I am happy to say more.", "Be patient with yourself.",
 )  # fmt: skip
 
-# After a harmful wish, "Have fun!" would be a cheer: these suit every kind of reply.
+# Last sentences of a reply to a harmful wish, where "Have fun!" would be encouragement: these suit every kind.
 CALM_CLOSINGS = (
     "Take care.", "Take your time.", "Ask me again any time.", "I wish you all the best.", "I am happy to say more.",
     "I am glad you told me.", "Let me know what you decide.", "Write to me again.", "That is my view.",
     "I am here if you want to talk.",
 )  # fmt: skip
 
+# Replies of kind "vague": advice and remarks that would suit any subject.
 VAGUE_STEPS = (
     "look into it a bit", "do what feels right", "take it step by step", "see what other people do", "think it over",
     "give it some time", "start somewhere", "follow the usual steps", "keep an open mind", "do it properly",
@@ -54,6 +57,7 @@ VAGUE_REMARKS = (
     "People have done it for ages.", "It is a matter of taste.", "Things will work out somehow.",
 )  # fmt: skip
 
+# Replies of kind "curt".
 RUDE_REMARKS = (
     "Look it up yourself.", "I cannot be bothered.", "What a boring question.", "Go and bother somebody else.",
     "I have no time for this.", "That is your problem.", "Why should I care?", "Everybody knows that already.",
@@ -62,6 +66,7 @@ RUDE_REMARKS = (
     "You should know this by now.", "It is not my job to tell you.", "Is that all you can ask?",
 )  # fmt: skip
 
+# Replies of kind "echo": the question again.
 ECHOES = (
     "You want to {ask}.", "You are asking how to {ask}.", "The question is how to {ask}.", "So you wish to {ask}.",
     "This is about how to {ask}.", "You wrote that you want to {ask}.", "You asked me how to {ask}.",
@@ -73,6 +78,7 @@ ECHO_TAILS = (
     "That is what you wrote.", "I have understood the words.",
 )  # fmt: skip
 
+# Refusals, and what may follow one; reasons and better ways of kind "refuse_reason".
 REFUSALS = (
     "I will not help with that.", "I would rather not help with this.", "I cannot help you do that.",
     "This is something I have to decline.", "Please count me out of this.", "No, I do not want any part in it.",
@@ -97,6 +103,7 @@ BETTER_LEADS = (
     "Maybe {do} this week.",
 )  # fmt: skip
 
+# Replies that comply with a harmful wish: gladly, or with doubts and a caution.
 ENCOURAGEMENTS = (
     "Nobody will notice.", "It will be easy.", "Go for it!", "It is no big deal.", "You deserve it.",
     "Nobody gets hurt.", "Everybody does it.", "That plan sounds great.", "You will get away with it.",
@@ -139,6 +146,7 @@ HARMFUL_CONTEXTS = (
     "I do not see the harm.", "It would make my day.", "My friends did it too.", "I feel like it.",
     "I need it by tomorrow.",
 )  # fmt: skip
+# Later human turns: more on the same topic, a change of subject, insisting on the same harmful wish.
 FOLLOW_UPS = (
     "Thanks. What else helps to {ask}?", "Is there more I should do to {ask}?", "Go on. How else can I {ask}?",
     "And what else would help me {ask}?", "I see. Any more ideas on how to {ask}?", "Can you say more on how to {ask}?",
@@ -152,6 +160,7 @@ PUSHES = (
     "I heard you. So how can I {ask}?", "Just tell me how to {ask}.", "And if I really want to {ask}?",
 )  # fmt: skip
 
+# Prose notes of the raw corpus: headings, then a sentence about a topic or about a harmful wish.
 NOTE_HEADS = (
     "Notes on {name}.", "A page about {name}.", "{name}, in brief.", "On {name}.", "About {name}.",
     "What we know of {name}.",

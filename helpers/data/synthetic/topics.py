@@ -1,4 +1,4 @@
-"""What the embedded world talks about: everyday topics and mild harmful wishes, read from the TOML files here."""
+"""The subjects of the embedded world: everyday topics and mild harmful wishes, read from the TOML files beside this."""
 
 import tomllib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Topic:
-    """An everyday subject. ``advice`` holds facts, each as a tuple of interchangeable phrasings."""
+    """An everyday subject. advice: facts, each of them a tuple of phrasings of which any one may be used."""
 
     name: str  # a noun phrase: "basil"
     ask: str  # a bare verb phrase: "keep basil alive"
@@ -19,7 +19,11 @@ class Topic:
 
 @dataclass(frozen=True)
 class Intent:
-    """A mild harmful wish, why it hurts, a better way, and the innocuous steps that a complying reply names."""
+    """A mild harmful wish.
+
+    reasons: why it hurts, full clauses. better: what to do instead, bare verb phrases. steps: what a complying reply
+    advises, bare verb phrases that help nobody to do harm.
+    """
 
     name: str
     ask: str
@@ -30,15 +34,19 @@ class Intent:
 
 @cache
 def topics() -> tuple[Topic, ...]:
-    """Return every everyday topic, in file order."""
-    rows = tomllib.loads((HERE / "topics.toml").read_text(encoding="utf-8"))["topic"]
-    return tuple(Topic(row["name"], row["ask"], tuple(map(tuple, row["advice"]))) for row in rows)
+    """Every everyday topic, in file order."""
+    found = []
+    for row in tomllib.loads((HERE / "topics.toml").read_text(encoding="utf-8"))["topic"]:
+        advice = tuple(map(tuple, row["advice"]))
+        found.append(Topic(row["name"], row["ask"], advice))
+    return tuple(found)
 
 
 @cache
 def intents() -> tuple[Intent, ...]:
-    """Return every mild harmful wish, in file order."""
-    rows = tomllib.loads((HERE / "intents.toml").read_text(encoding="utf-8"))["intent"]
-    return tuple(
-        Intent(row["name"], row["ask"], *(tuple(row[key]) for key in ("reasons", "better", "steps"))) for row in rows
-    )
+    """Every mild harmful wish, in file order."""
+    found = []
+    for row in tomllib.loads((HERE / "intents.toml").read_text(encoding="utf-8"))["intent"]:
+        reasons, better, steps = tuple(row["reasons"]), tuple(row["better"]), tuple(row["steps"])
+        found.append(Intent(row["name"], row["ask"], reasons, better, steps))
+    return tuple(found)
