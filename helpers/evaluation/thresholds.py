@@ -60,7 +60,10 @@ def passes(scores: pd.DataFrame, thresholds: Thresholds) -> pd.Series:
 
 
 def finite_scores(scores: Sequence[float], what: str) -> np.ndarray:
-    """Scores as a float array. what: whose, for messages. Raises DataError when there is none or one is not finite."""
+    """Scores as a float array.
+
+    scores: to check. what: whose they are, for messages. Raises DataError when there is none or one is not finite.
+    """
     values = np.asarray(scores, float)
     if values.size == 0:
         raise DataError(f"no scores for {what}: score at least one response")

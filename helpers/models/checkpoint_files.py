@@ -52,14 +52,14 @@ def tokenizer_folder(source: str | Path) -> Path:
 
 def _model_snapshot(name: str, *, with_weights: bool) -> Path:
     """The files of a hub repository in the local cache, downloaded where they are missing."""
-    asked = repository(name, "model")
+    wanted = repository(name, "model")
 
     def choose(names: Collection[str]) -> list[str]:
         """Which of the repository's files to download."""
         found = files_among(names) if with_weights else []
         if "config.json" not in names or (with_weights and not found):
             needed = "config.json, or model.safetensors or pytorch_model.bin"
-            raise DataError(f"{asked} lacks {needed} on the hub: take another, {way_out(asked)}")
+            raise DataError(f"{wanted} lacks {needed} on the hub: take another, {way_out(wanted)}")
         return [name for name in SMALL_FILES if name in names] + found
 
     def lacks(snapshot: Path) -> str | None:
@@ -71,7 +71,7 @@ def _model_snapshot(name: str, *, with_weights: bool) -> Path:
             return weights_problem(snapshot, files_among(names))
         return None if any(needed <= names for needed in TOKENIZERS) else "lacks its tokenizer"
 
-    return snapshot(asked, choose, lacks, WITHOUT_OTHER_WEIGHTS)
+    return snapshot(wanted, choose, lacks, WITHOUT_OTHER_WEIGHTS)
 
 
 # Names of weight files, the preferred first. No other pickle is read or downloaded: training_args.bin holds objects.
