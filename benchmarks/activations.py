@@ -64,7 +64,7 @@ def saved(kind: str, layers: int, **given) -> Saved:
         model = Path(work) / "model"
         loading.save_model(wide(layers), loading.load_tokenizer(DATA_CACHE / "policy"), model)
         settings = resolve(profile="paper", device="cpu", dpo_reference="live", **given).settings
-        train = {"sft": sft.train_sft, "dpo": dpo.train_dpo}[kind]
+        train = {"sft": sft.train_sft, "dpo": dpo.train_preferences}[kind]
         try:
             train(model, pairs(), pairs(), settings, Path(work) / "out")
         except Seen:

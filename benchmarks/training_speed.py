@@ -74,7 +74,7 @@ def ours(kind: str, reference: str = "live", precision: str = "auto") -> dict[st
 
     settings = resolve(dpo_reference=reference, precision=precision).settings
     with tempfile.TemporaryDirectory() as out, measuring.steps_only():
-        work = {"sft": sft.train_sft, "dpo": dpo.train_dpo}[kind]
+        work = {"sft": sft.train_sft, "dpo": dpo.train_preferences}[kind]
         return measuring.tokens_a_second(lambda: work(POLICY, *pairs(), settings, Path(out)), STEPS, WARM_UP)
 
 
@@ -173,7 +173,7 @@ def whole(reference: str, passes: int) -> dict[str, float]:
     settings, rows = resolve(dpo_reference=reference, dpo_epochs=float(passes)).settings, pairs()
     with tempfile.TemporaryDirectory() as out:
         began = time.perf_counter()
-        dpo.train_dpo(POLICY, *rows, settings, Path(out))
+        dpo.train_preferences(POLICY, *rows, settings, Path(out))
         return {"seconds": round(time.perf_counter() - began, 2)}
 
 

@@ -95,7 +95,7 @@ def test_sft_then_dpo(policy, tmp_path):
     assert summary["example"]["last_ids"][-1] == tokenizer.eos_token_id
     for kind, given in (("all-linear", {}), ("q_v", {"lora_targets": "q_v", "dpo_reference": "precomputed"})):
         out = tmp_path / kind
-        dpo.train_dpo(tmp_path / "sft" / "model", TRAIN, HELDOUT, tiny.settings(**QUICK, **given), out)
+        dpo.train_preferences(tmp_path / "sft" / "model", TRAIN, HELDOUT, tiny.settings(**QUICK, **given), out)
         summary = json.loads((out / "summary.json").read_text())
         assert summary["first_loss"] == pytest.approx(math.log(2), abs=1e-5)
         assert summary["heldout_first_loss"] == pytest.approx(math.log(2), abs=1e-5)

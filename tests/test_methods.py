@@ -33,7 +33,7 @@ EXPECTED = {"sigmoid": math.log(2), "ipo": 25.0, "robust": math.log(2), "simpo":
 
 def train(loss, out, **given):
     settings = tiny.settings(preference_loss=loss, **given)
-    dpo.train_dpo(tiny.policy_folder(), TRAIN, HELDOUT, settings, out)
+    dpo.train_preferences(tiny.policy_folder(), TRAIN, HELDOUT, settings, out)
     return pd.read_csv(out / "log.csv"), json.loads((out / "summary.json").read_text())
 
 
@@ -100,13 +100,13 @@ def test_a_prompt_that_fills_the_row_is_left_out_and_a_glued_one_refused(loss, t
     long = TRAIN.copy()
     long.loc[3, "prompt"] = " dog" * 100 + long.loc[3, "prompt"]
     settings = tiny.settings(preference_loss=loss, dpo_epochs=0.2)
-    dpo.train_dpo(tiny.policy_folder(), long, HELDOUT, settings, tmp_path / "long")
+    dpo.train_preferences(tiny.policy_folder(), long, HELDOUT, settings, tmp_path / "long")
     summary = json.loads((tmp_path / "long" / "summary.json").read_text())
     assert (summary["rows_given"], summary["rows_used"], summary["rows_dropped"]) == (22, 21, 1)
     assert summary["tokens_max"] <= 96
     glued = TRAIN.assign(prompt=TRAIN["prompt"] + " Y", chosen="es.", rejected="o.")
     with pytest.raises(CourseError, match="22 of 22 prompts change"):
-        dpo.train_dpo(tiny.policy_folder(), glued, HELDOUT, settings, tmp_path / "glued")
+        dpo.train_preferences(tiny.policy_folder(), glued, HELDOUT, settings, tmp_path / "glued")
 
 
 @pytest.mark.parametrize("loss", WITHOUT)
@@ -120,10 +120,10 @@ def test_a_killed_training_goes_on_to_the_same_bytes(loss, tmp_path):
 
     settings = tiny.settings(preference_loss=loss)
     start = (tiny.policy_folder(), TRAIN, HELDOUT, settings)
-    dpo.train_dpo(*start, tmp_path / "whole")
+    dpo.train_preferences(*start, tmp_path / "whole")
     with pytest.raises(Killed):
-        dpo.train_dpo(*start, tmp_path / "killed", progress=kill)
-    dpo.train_dpo(*start, tmp_path / "killed")
+        dpo.train_preferences(*start, tmp_path / "killed", progress=kill)
+    dpo.train_preferences(*start, tmp_path / "killed")
     names = ("log.csv", "summary.json", "adapter/adapter_model.safetensors", "model/model.safetensors")
     digests = [
         [hashlib.sha256((tmp_path / kind / name).read_bytes()).hexdigest() for name in names]
@@ -198,7 +198,7 @@ def test_a_stage_depends_on_the_settings_of_its_own_loss_alone(opened, monkeypat
         raise AssertionError("trained again")
 
     monkeypatch.setattr("helpers.training.sft.train_sft", no_work)
-    monkeypatch.setattr("helpers.training.dpo.train_dpo", no_work)
+    monkeypatch.setattr("helpers.training.dpo.train_preferences", no_work)
     ipo = opened(preference_loss="ipo")
     stages.policy(ipo, "sft")
     with pytest.raises(AssertionError, match="trained again"):

@@ -55,7 +55,7 @@ def test_a_shape_counts_what_the_model_has(tmp_path):
 def test_an_adapter_has_as_many_weights_as_peft_makes(targets, tmp_path):
     pairs = tiny.made_up(8)
     settings = tiny.settings(lora_targets=targets, dpo_epochs=0.1)
-    dpo.train_dpo(tiny.policy_folder(), pairs, pairs, settings, tmp_path)
+    dpo.train_preferences(tiny.policy_folder(), pairs, pairs, settings, tmp_path)
     summary = read_json(tmp_path / "summary.json")
     shape = sizes.shape_of(tiny.policy_folder())
     assert shape.adapter(settings.lora_rank, targets) == summary["trainable_parameters"]

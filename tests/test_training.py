@@ -27,7 +27,7 @@ from helpers.training import (
     samplers,
 )
 from helpers.training import pretrain as pretraining
-from helpers.training.dpo import preference_trainer, reference_of, train_dpo
+from helpers.training.dpo import preference_trainer, reference_of, train_preferences
 from helpers.training.sft import train_sft
 
 PAIRS = tiny.made_up(34, seed=1)
@@ -40,7 +40,7 @@ def sft(out, progress=None, **given):
 
 
 def dpo(out, progress=None, **given):
-    train_dpo(tiny.policy_folder(), TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
+    train_preferences(tiny.policy_folder(), TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
 
 
 def judge(out, progress=None, **given):
@@ -180,14 +180,14 @@ def test_a_kept_reference_is_used_and_that_of_other_rows_refused(tmp_path):
     settings = tiny.settings(dpo_reference="precomputed", dpo_epochs=1.0)
     known = reference_of(tiny.policy_folder(), TRAIN, HELDOUT, settings, tmp_path)
     start = (tiny.policy_folder(), TRAIN, HELDOUT, settings)
-    train_dpo(*start, tmp_path / "given", known=known)
-    train_dpo(*start, tmp_path / "asked")
+    train_preferences(*start, tmp_path / "given", reference=known)
+    train_preferences(*start, tmp_path / "asked")
     assert fingerprint(tmp_path / "given") == fingerprint(tmp_path / "asked")
     half = tuple(rows[::2] for rows in known)
     other = reference_of(tiny.policy_folder(), TRAIN[::-1], HELDOUT, settings, tmp_path)
     for wrong in (half, other):
         with pytest.raises(CourseError, match="is not that of these 22 DPO rows"):
-            train_dpo(*start, tmp_path / "wrong", known=wrong)
+            train_preferences(*start, tmp_path / "wrong", reference=wrong)
 
 
 def test_without_a_reference_the_loss_is_the_printed_one(tmp_path):
@@ -239,7 +239,7 @@ def test_reward_rows_are_pairs_without_another_sep(tmp_path):
 
 def test_prompts_whose_tokens_change_are_refused(tmp_path):
     glued = TRAIN.assign(prompt=TRAIN["prompt"] + " Y", chosen="es.", rejected="o.")
-    for train in (train_sft, train_dpo):
+    for train in (train_sft, train_preferences):
         with pytest.raises(CourseError, match=r"22 of 22 prompts change"):
             train(tiny.policy_folder(), glued, HELDOUT, tiny.settings(), tmp_path)
 
@@ -269,7 +269,7 @@ def test_nothing_to_train_on(tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training():
-    watch = callbacks.TrainingWatch(None, None, [], None, False)
+    watch = callbacks.TrainingWatch(None, None, [], [], None, None)
     with pytest.raises(CourseError, match="nan at step 7: lower the learning rate"):
         watch.on_log(None, SimpleNamespace(global_step=7), None, logs={"loss": math.nan})
 

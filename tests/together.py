@@ -26,7 +26,7 @@ from helpers import __main__, console
 from helpers.core import distributed
 from helpers.core.profiles import ROOT
 from helpers.pipeline import stages
-from helpers.training.dpo import train_dpo
+from helpers.training.dpo import train_preferences
 from helpers.training.sft import train_sft
 
 IMPORTED = (peft, DPOConfig, DPOTrainer, SFTConfig, SFTTrainer, stages)
@@ -54,7 +54,7 @@ TRAIN_SMALL = ["train", "--profile", "smoke", "--only", "sft,dpo", *(f"-p{n}={va
 
 def train(case, out, progress=None):
     """One training of CASES on the tiny policy; the name's first part says which."""
-    kind = {"sft": train_sft, "dpo": train_dpo}[case.partition("-")[0]]
+    kind = {"sft": train_sft, "dpo": train_preferences}[case.partition("-")[0]]
     rows = TRAIN[:22] if "uneven" in case else TRAIN
     kind(out.parent.parent / "policy", rows, HELDOUT, tiny.settings(**CASES[case]), out, progress=progress)
 

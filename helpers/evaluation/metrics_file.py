@@ -1,4 +1,4 @@
-"""metrics.json: its schema, and its content from an evaluation."""
+"""The file metrics.json: its schema, and its content from an evaluation."""
 
 from dataclasses import asdict
 from typing import Any, Literal
@@ -11,7 +11,11 @@ from helpers.evaluation.thresholds import Thresholds
 
 
 class MetricsFile(BaseModel):
-    """metrics.json: rates in percent, differences in points, numbers to six significant digits."""
+    """The schema of metrics.json: rates in percent, differences in points, numbers to six significant digits.
+
+    schema_: its version. profile, recipe, seed: of the run. thresholds: in force. models, models_published_rule,
+    comparisons: as in `metrics.Evaluation`. published: the paper's rates, model -> metric -> percent.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,9 +31,9 @@ class MetricsFile(BaseModel):
 
     @model_validator(mode="after")
     def _values_lie_in_their_intervals(self) -> "MetricsFile":
-        rates = [r for block in (self.models, self.models_published_rule) for m in block.values() for r in m.values()]
-        if not all(r.low <= r.value <= r.high for r in rates):
-            raise ValueError("a rate lies outside its interval")
+        for rates in [*self.models.values(), *self.models_published_rule.values()]:
+            if not all(rate.low <= rate.value <= rate.high for rate in rates.values()):
+                raise ValueError("a rate lies outside its interval")
         if not all(c.low <= c.difference <= c.high for c in self.comparisons):
             raise ValueError("a difference lies outside its interval")
         return self
@@ -38,9 +42,10 @@ class MetricsFile(BaseModel):
 def metrics_json(
     evaluation: Evaluation, *, profile: str, recipe: str, published: dict[str, dict[str, float]]
 ) -> dict[str, Any]:
-    """The content of metrics.json (checked by MetricsFile), ready for json.dump.
+    """The content of metrics.json, checked by `MetricsFile`, ready for json.dump.
 
-    published: the paper's rates, model -> metric -> percent, which stand beside this run's.
+    evaluation: of the run's models. profile, recipe: of the run. published: the paper's rates, model -> metric ->
+    percent. Raises pydantic's ValidationError where a number is not possible.
     """
     content = asdict(evaluation)
     content |= {"schema": 1, "profile": profile, "recipe": recipe, "published": published}

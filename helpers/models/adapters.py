@@ -1,6 +1,6 @@
-"""Adapter folders (PEFT) as models: merged once with the model that they were trained on into a plain one.
+"""Folders with a LoRA adapter (PEFT) as models: the adapter is merged into its base model, once.
 
-The merged model lies in results/.models/, under a name from the content of the adapter and of its base.
+The merged model is kept in results/.models/, under a name made from the content of the adapter and of its base model.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def is_adapter(source: str | Path) -> bool:
-    """Whether a source is a folder with an adapter.
+    """Whether a model's source is a folder with an adapter.
 
-    Raises DataError where the folder holds a whole model too: nobody could tell which of the two is meant.
+    source: a folder or hub id. Raises DataError where the folder holds a whole model too: either could be meant.
     """
     folder = Path(source)
     if not (folder / CONFIG).is_file():
@@ -31,26 +31,33 @@ def is_adapter(source: str | Path) -> bool:
 
 
 def base_of(folder: str | Path) -> str:
-    """The folder or hub id of the model that an adapter was trained on. Raises DataError where none is named."""
+    """The folder or hub id of an adapter's base model, the one on which it was trained.
+
+    folder: the adapter's. Raises DataError where its config names no base model.
+    """
     named = files.read_json(Path(folder) / CONFIG).get("base_model_name_or_path")
     if not named:
         raise DataError(
             f"adapter {str(folder)!r} does not say which model it was trained on: write that model's folder or hub id "
             f"into {CONFIG} as base_model_name_or_path"
         )
-    places = (Path(named).expanduser(), Path(folder) / named)
-    return next((str(place) for place in places if place.is_dir()), str(named))
+    # A folder, also one relative to the adapter's; else a hub id.
+    for place in (Path(named).expanduser(), Path(folder) / named):
+        if place.is_dir():
+            return str(place)
+    return str(named)
 
 
 def merged(folder: str | Path, merge: Callable[[str, Path, Path], None]) -> Path:
-    """The plain model that an adapter and its base make together; merged on the first call, which prints a line.
+    """The folder of the plain model that an adapter and its base model make; merged on the first call.
 
-    merge: a function of (base, adapter folder, folder to write). Raises DataError where the adapter's weights are not
-    there as safetensors, or its base cannot be loaded.
+    folder: the adapter's. merge: a function of (base model, adapter's folder, folder to write). Raises DataError where
+    the adapter's weights are not there as safetensors, or its base model cannot be loaded.
     """
     adapter, base = Path(folder), base_of(folder)
     if not (adapter / WEIGHTS).is_file():
         raise DataError(f"adapter {str(folder)!r} lacks {WEIGHTS}: save it again as safetensors")
+    # What the merged model is made from gives its name, so that another adapter or base model is merged anew.
     base_content = files.content_hash(Path(base)) if Path(base).is_dir() else base
     inputs = {"adapter": files.content_hash(adapter), "base": base_content}
     parts = store.Parts(uses={}, inputs=inputs, code={}, versions={})
@@ -59,6 +66,7 @@ def merged(folder: str | Path, merge: Callable[[str, Path, Path], None]) -> Path
 
 
 def _build(adapter: Path, base: str, out: Path, merge: Callable[[str, Path, Path], None]) -> None:
+    """Merge, with a DataError of one line where that is not possible."""
     print(f"{adapter}: merging the adapter into its base model {base}, once")
     try:
         merge(base, adapter, out)

@@ -1,17 +1,18 @@
-"""Batches of rows of like length: all of a batch's rows are computed as long as its longest one."""
+"""Batches of rows of like length, so that little is computed on padding: a batch is padded to its longest row."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 
-def by_length(lengths: Sequence[int], fits: Callable[[int, int, int], bool]) -> Iterator[list[int]]:
-    """The numbers of the rows, batch by batch, the shortest rows first; as many together as `fits` lets in, never none.
+def by_length(lengths: Sequence[int], allowed: Callable[[int, int, int], bool]) -> Iterator[list[int]]:
+    """Divide rows into batches, the shortest rows first, each batch as large as allowed.
 
-    lengths: tokens of each row. fits(rows, shortest, longest): whether a batch of so many rows, with these lengths
-    among them, may be.
+    lengths: tokens of each row. allowed: a function of (rows, shortest length, longest length) that says whether there
+    may be such a batch; one row alone always may. Yields for each batch the numbers of its rows.
     """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and not fits(len(batch) + 1, lengths[batch[0]], lengths[i]):
+        # Close the batch when this row, its longest, would make it too large.
+        if batch and not allowed(len(batch) + 1, lengths[batch[0]], lengths[i]):
             yield batch
             batch = []
         batch.append(i)

@@ -1,7 +1,7 @@
 """Families of language models: what differs between OPT, GPT-2, Llama and the others, in one table.
 
-A family is the `model_type` of a config. A policy of a family that is not in the table works too: then the config and
-the model are asked. What every config says under one name (hidden_size, num_hidden_layers) is not repeated here.
+A family is the `model_type` of a config. For a policy of a family that is not in the table, the fields of its config
+and the names of its layers are looked at instead. What all configs call alike (hidden_size) is not in the table.
 """
 
 import inspect
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 ATTENTION_DROPOUT = "attention_dropout"
-# Names under which configs hold probabilities of leaving something out in training.
+# Fields of configs that hold a dropout probability.
 DROPOUTS = (
     *("dropout", "hidden_dropout", "activation_dropout", ATTENTION_DROPOUT, "layerdrop"),
     *("resid_pdrop", "embd_pdrop", "attn_pdrop", "emb_pdrop", "resid_dropout", "embed_dropout"),
@@ -23,10 +23,10 @@ FUSED = (("c_attn",), ("query_key_value",), ("qkv_proj",), ("Wqkv",))  # one mat
 
 
 class Family(NamedTuple):
-    """What is peculiar to a family.
+    """What differs between families.
 
-    dropout: the config's fields that the setting `dropout` sets. query_value: last names of the weight matrices that
-    make queries and values, which LoRA adapts where lora_targets is "q_v".
+    dropout: the config's fields that the setting `dropout` sets. query_value: the layers that make queries and values
+    of attention, by the last part of their names; LoRA adapts them where lora_targets is "q_v".
     """
 
     dropout: tuple[str, ...]
@@ -36,7 +36,7 @@ class Family(NamedTuple):
 # fmt: off
 FAMILIES = {
     # model_type        dropout                                         query_value
-    "opt":       Family(("dropout",),                                   SEPARATE),  # a function's argument, no module
+    "opt":       Family(("dropout",),                                   SEPARATE),  # OPT's dropout is no layer
     "gpt2":      Family(("resid_pdrop", "embd_pdrop", "attn_pdrop"),    ("c_attn",)),
     "gpt_neo":   Family(("resid_dropout", "embed_dropout", ATTENTION_DROPOUT), SEPARATE),
     "gpt_neox":  Family(("hidden_dropout", ATTENTION_DROPOUT),          ("query_key_value",)),  # Pythia
@@ -48,14 +48,20 @@ FAMILIES = {
 
 
 def positions(config: "PretrainedConfig") -> int | None:
-    """The longest input in tokens that a model's config allows; None where it names no limit (BLOOM)."""
+    """The longest input of a model in tokens (its context length); None where the config names no limit (BLOOM).
+
+    config: the model's.
+    """
     text = config.get_text_config()
-    found = (getattr(text, name, None) for name in POSITIONS)
-    return next((number for number in found if number and number > 0), None)
+    for name in POSITIONS:
+        number = getattr(text, name, None)
+        if number and number > 0:
+            return number
+    return None
 
 
 def dropout_fields(config: "PretrainedConfig") -> tuple[str, ...]:
-    """The fields of a policy's config that the setting `dropout` sets; () for a family that has no dropout."""
+    """The fields of a policy's config that the setting `dropout` sets; () for a family without dropout."""
     text = config.get_text_config()
     if known := FAMILIES.get(text.model_type):
         return known.dropout
@@ -65,7 +71,8 @@ def dropout_fields(config: "PretrainedConfig") -> tuple[str, ...]:
 def set_dropout(config: "PretrainedConfig", dropout: float) -> None:
     """Write a dropout probability into a policy's config, before the model is built from it.
 
-    0 switches off whatever the family can leave out at random, also what the setting does not set otherwise.
+    config: changed in place. dropout: a probability; 0 switches every kind of dropout off, also those kinds that a
+    positive one leaves as they are, such as dropout of whole layers.
     """
     text = config.get_text_config()
     for name in DROPOUTS:
@@ -76,7 +83,10 @@ def set_dropout(config: "PretrainedConfig", dropout: float) -> None:
 
 
 def dropout_remark(config: "PretrainedConfig", dropout: float) -> str | None:
-    """What a reader who asks for dropout should know about this family; None where there is nothing special."""
+    """A line on what a dropout probability does not do in this family; None where there is nothing to say.
+
+    config: the policy's. dropout: the probability that was asked for.
+    """
     fields, kind = dropout_fields(config), config.get_text_config().model_type
     if not dropout or set(fields) - {ATTENTION_DROPOUT}:
         return None
@@ -86,20 +96,25 @@ def dropout_remark(config: "PretrainedConfig", dropout: float) -> str | None:
 
 
 def query_value(model: "nn.Module") -> tuple[str, ...]:
-    """Last names of the matrices that lora_targets "q_v" means; () where nobody knows them.
+    """The layers that lora_targets "q_v" means, by the last part of their names; () where they are not known.
 
-    Where a family has one matrix for queries, keys and values together (GPT-2, GPT-NeoX, BLOOM), it is that one.
+    model: a policy. A family that makes queries, keys and values in one layer (GPT-2, GPT-NeoX, BLOOM) has only that.
     """
     if known := FAMILIES.get(model.config.get_text_config().model_type):
         return known.query_value
-    there = {name.split(".")[-1] for name, _ in model.named_modules()}
-    return next((names for names in (SEPARATE, *FUSED) if there.issuperset(names)), ())
+    # Another family: look for the usual names.
+    layers = {name.split(".")[-1] for name, _ in model.named_modules()}
+    for names in (SEPARATE, *FUSED):
+        if layers.issuperset(names):
+            return names
+    return ()
 
 
 def takes_position_ids(model: "nn.Module") -> bool:
-    """Whether a model can be told the position of each token.
+    """Whether a model's forward pass has the argument position_ids.
 
-    Without being told, GPT-2 and GPT-Neo count the padding on the left as positions. ALiBi (BLOOM) has none to tell.
+    Where it is left out, GPT-2 and GPT-Neo count padding on the left as positions. BLOOM has no positions (ALiBi).
     """
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT hides the arguments
+    # The wrapper that PEFT puts around a model does not show the arguments.
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "position_ids" in inspect.signature(type(plain).forward).parameters

@@ -1,7 +1,6 @@
-"""What this computer and well-known GPUs are: memory, speed by the data sheet, and which numbers they multiply in.
+"""This computer and well-known GPUs: memory, speed by the data sheet, and the precision that they multiply in.
 
-Of the course only its errors are imported here. Torch is imported only where it is needed, so that memory can be
-asked for without it.
+Torch is imported only inside the functions that need it: a computer's memory can be found without it.
 """
 
 from __future__ import annotations
@@ -28,9 +27,10 @@ BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # of processors; without on
 
 
 class Device(NamedTuple):
-    """A GPU or a computer: memory in bytes, dense matrix rates of the data sheet in FLOP/s (None: unknown).
+    """A GPU, or a computer with its processor.
 
-    bfloat16: whether the device multiplies in it fast. half, single: rates in 16 and in 32 bits.
+    name: for people. memory: in bytes. gpu: whether it is one. bfloat16: whether the device multiplies fast in it.
+    half, single: the data sheet's rates for dense matrices in 16 and in 32 bits, in FLOP/s; None: unknown.
     """
 
     name: str
@@ -61,7 +61,7 @@ CARDS = {
 
 
 def device_called(name: str) -> Device:
-    """A card by its name, "T4", or any GPU by its memory, "16GB". Raises SettingsError for anything else."""
+    """A GPU. name: of a card, "T4", or a memory size, "16GB". Raises SettingsError for anything else."""
     wanted = re.sub(r"[\s-]", "", name.lower())
     for card in CARDS.values():
         if re.sub(r"\s", "", card.name.lower()) in (wanted, f"rtx{wanted}"):
@@ -72,13 +72,19 @@ def device_called(name: str) -> Device:
 
 
 def card_of(name: str) -> Device | None:
-    """The data sheet for a name that torch gives, such as "NVIDIA A100-SXM4-40GB"; None for a card not in CARDS."""
+    """The data sheet of a card; None for one that is not in CARDS. name: as torch gives it, "NVIDIA A100-SXM4-40GB"."""
     words = set(re.split(r"[\s-]+", name.upper()))
-    return next((card for card in CARDS.values() if set(card.name.upper().split()) <= words), None)
+    for card in CARDS.values():
+        if words.issuperset(card.name.upper().split()):
+            return card
+    return None
 
 
 def pick_device(wanted: str) -> str:
-    """The torch device for the setting: auto takes a GPU if there is one. Raises DataError when cuda is not there."""
+    """The torch device, "cuda" or "cpu".
+
+    wanted: the setting, "auto" (a GPU if there is one), "cpu" or "cuda". Raises DataError for "cuda" without a GPU.
+    """
     import torch
 
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -87,9 +93,10 @@ def pick_device(wanted: str) -> str:
 
 
 def this_device(wanted: str = "auto") -> Device:
-    """The device that the setting ("auto", "cpu" or "cuda") means here. Raises DataError when cuda is not there."""
+    """The device of this computer that a training uses. wanted: as for `pick_device`, which raises DataError."""
     import torch
 
+    # A GPU: what torch says about it, rates from its data sheet.
     if pick_device(wanted) == "cuda":
         properties = torch.cuda.get_device_properties(0)
         sheet = card_of(properties.name)
@@ -98,13 +105,14 @@ def this_device(wanted: str = "auto") -> Device:
             memory=float(properties.total_memory),
             bfloat16=torch.cuda.is_bf16_supported(including_emulation=False),
         )
+    # A processor: the computer's memory, and whether it has instructions for bfloat16.
     able = torch.cpu.get_capabilities()
     fast = any(able.get(name) for name in BFLOAT16_INSTRUCTIONS)
     return Device(f"cpu, {torch.get_num_threads()} threads", float(memory()), gpu=False, bfloat16=fast)
 
 
 def memory() -> int:
-    """Memory in bytes that this process may use: the machine's, or less inside a container."""
+    """The memory in bytes that this process may use: the computer's, or a container's limit."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.is_file() else "max"
@@ -118,11 +126,11 @@ def peak_memory() -> int:
 
 
 def precision_on(settings: Settings, device: Device) -> str:
-    """The numbers that SFT and DPO multiply in on a device: "float32" or "bfloat16" (autocast; weights stay float32).
+    """The precision in which SFT and DPO multiply: "float32" or "bfloat16" (autocast; weights stay float32).
 
-    The setting `precision` decides; "auto" takes bfloat16 on a GPU that has it. On a processor it does so only with
-    the instructions for it and in profile paper, because small models do not gain there and their reference results
-    are float32.
+    settings: `precision` decides, and for "auto" the profile. device: for "auto", bfloat16 where a GPU has it. On a
+    processor with instructions for it only in profile paper: small models do not become faster there, and their
+    reference results are in float32.
     """
     if settings.precision != "auto":
         return settings.precision
@@ -131,7 +139,10 @@ def precision_on(settings: Settings, device: Device) -> str:
 
 
 def wants_bfloat16(settings: Settings) -> bool:
-    """Whether SFT and DPO multiply in bfloat16 here: see `precision_on`. Raises DataError on a GPU that has none."""
+    """Whether SFT and DPO multiply in bfloat16 on this computer: see `precision_on`.
+
+    Raises DataError where the settings ask for bfloat16 on a GPU that has none.
+    """
     device = this_device(settings.device)
     wanted = precision_on(settings, device) == "bfloat16"
     if wanted and device.gpu and not device.bfloat16:

@@ -1,4 +1,4 @@
-"""What the outputs of a reward model mean: one number is the score, two are the logits of bad and good."""
+"""How the logits of a reward model become a score: one logit is the score, of two it is their difference."""
 
 from typing import TYPE_CHECKING
 
@@ -13,15 +13,18 @@ BAD = {"negative", "bad", "rejected", "worse", "unsafe", "harmful", "toxic", "un
 
 
 def good_label(config: "PretrainedConfig") -> int:
-    """Of two labels the number of the good one: what id2label tells in plain words, else label 1."""
+    """The index of the good label of a model with two: told by the names in id2label, else 1.
+
+    config: the reward model's.
+    """
     first, second = (str(config.id2label[i]).lower() for i in (0, 1))
     return 0 if first in GOOD or second in BAD else 1
 
 
 def check(config: "PretrainedConfig", name: str) -> str | None:
-    """A line on how the score is computed where that is not plain; None for a model with one output.
+    """A line that says how a model with two labels gives a score; None for a model with one.
 
-    Raises DataError for a model with more than two labels.
+    config, name: the reward model's, the name for the messages. Raises DataError for more than two labels.
     """
     if config.num_labels == 1:
         return None
@@ -36,7 +39,7 @@ def check(config: "PretrainedConfig", name: str) -> str | None:
 
 
 def scores(logits: "Tensor", config: "PretrainedConfig") -> "Tensor":
-    """The score of each row. logits: (rows, labels) with one or two labels; returns (rows,)."""
+    """The score of each row. logits: (rows, labels), one or two labels. config: the model's. Returns (rows,)."""
     if config.num_labels == 1:
         return logits[:, 0]
     good = good_label(config)

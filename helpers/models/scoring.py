@@ -1,4 +1,4 @@
-"""Reward-model scores: one raw number for a (prompt, response) pair, higher is better."""
+"""Reward-model scores: one number for a (prompt, response) pair, the higher the better."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from helpers.models.batching import by_length
 from helpers.models.families import positions
 from helpers.models.loading import REWARD_MAX_LENGTH, load_reward_model
 
-STRETCH = 1.1  # a batch's longest row over its shortest: all of a row is computed, padding too
+STRETCH = 1.1  # the most that a batch's longest row may be of its shortest: padding costs as much as text
 
 
 def score(
@@ -25,26 +25,32 @@ def score(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Score responses in float32: float64 array of shape (n,), raw logits (of two labels: their difference).
+    """Score every response to its prompt with a reward model, in float32.
 
-    Each pair is encoded as two segments, as in the paper's notebook, or as one text where the model knows none: see
-    `encode_pairs`. What is too long loses the oldest part of the prompt, never the response (``only_first``,
-    truncation from the left). max_length: in tokens; None: 512, or less where the model sees less.
+    reward_model: a folder, a hub id, or (model, tokenizer). prompts, responses: texts, row by row. batch_size: the most
+    rows in a batch. max_length: tokens of prompt and response together; what is longer loses the oldest part of the
+    prompt. None: 512, or the model's longest input where that is less. device: "auto", "cpu" or "cuda", for a model
+    that is loaded here. progress: called with (rows done, rows in all) after each batch.
+
+    Returns a float64 array, one score a row: the raw logit, or the difference of two (see `reward_labels`).
     """
     model, tokenizer = reward_model if isinstance(reward_model, tuple) else load_reward_model(reward_model, device)
     scores = np.zeros(len(prompts))
     if not len(prompts):
         return scores
-    longest = max_length or min(REWARD_MAX_LENGTH, positions(model.config) or REWARD_MAX_LENGTH)
-    encoded = encode_pairs(tokenizer, prompts, responses, longest)
+    # Tokenise prompts with their responses.
+    longest_row = max_length or min(REWARD_MAX_LENGTH, positions(model.config) or REWARD_MAX_LENGTH)
+    encoded = encode_pairs(tokenizer, prompts, responses, longest_row)
     done = 0
 
-    def fits(rows: int, shortest: int, longest: int) -> bool:
+    def allowed(rows: int, shortest: int, longest: int) -> bool:
         return rows <= batch_size and longest <= STRETCH * shortest
 
-    for rows in by_length([*map(len, encoded["input_ids"])], fits):
+    for rows in by_length([len(ids) for ids in encoded["input_ids"]], allowed):
+        # Pad a batch of rows of like length on the right.
         batch = {name: [values[i] for i in rows] for name, values in encoded.items()}
         padded = tokenizer.pad(batch, return_tensors="pt").to(model.device)
+        # Forward pass; the logits of a row become its score.
         with torch.inference_mode():
             logits = model(**padded).logits
         scores[rows] = reward_labels.scores(logits, model.config).double().cpu().numpy()
@@ -55,14 +61,18 @@ def score(
 
 
 def encode_pairs(tokenizer, prompts: Sequence[str], responses: Sequence[str], max_length: int = REWARD_MAX_LENGTH):
-    """Token ids of (prompt, response) pairs, not padded. A response that alone fills the row loses its end.
+    """Tokenise prompts with their responses for a reward model: [CLS] prompt [SEP] response [SEP], not padded.
 
-    Two segments with a separator, or, where the tokenizer knows no separator (classifiers on a decoder such as Llama or
-    GPT-2), one text: the prompt with the response right behind it.
+    tokenizer: the reward model's; without a separator (classifiers on a decoder such as Llama or GPT-2) it makes one
+    text of both. prompts, responses: texts, row by row. max_length: in tokens. A row that is too long loses the oldest
+    part of its prompt, the response only where it alone is too long: then its end. Returns the tokenizer's lists, one
+    entry a row.
     """
     paired = tokenizer.sep_token_id is not None
-    room = max_length - tokenizer.num_special_tokens_to_add(pair=paired) - 1  # one token of the prompt stays
+    # Cut responses so that beside special tokens at least one token of the prompt stays.
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=paired) - 1
     responses = [_beginning(tokenizer, response, room) for response in responses]
+    # Then cut prompts, from the left.
     tokenizer.truncation_side = "left"
     if not paired:
         texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
@@ -71,17 +81,22 @@ def encode_pairs(tokenizer, prompts: Sequence[str], responses: Sequence[str], ma
 
 
 def _beginning(tokenizer, response: str, limit: int) -> str:
-    if len(response) <= limit:  # a token has at least one character
+    """The first `limit` tokens of a response, as text."""
+    # A token has at least one character, so a short text needs no tokenizer.
+    if len(response) <= limit:
         return response
     offsets = tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     return response if len(offsets) <= limit else response[: offsets[limit - 1][1]]
 
 
 def pair_scores(reward_model, pairs: pd.DataFrame, *, batch_size: int, device: str = "auto") -> pd.DataFrame:
-    """Scores of both replies of each pair: columns chosen_score, rejected_score, index as in ``pairs``."""
+    """Score both replies of every pair.
+
+    reward_model, batch_size, device: as for `score`. pairs: columns prompt, chosen, rejected. Returns the columns
+    chosen_score and rejected_score, with the index of `pairs`.
+    """
     loaded = reward_model if isinstance(reward_model, tuple) else load_reward_model(reward_model, device)
-    columns = {
-        f"{side}_score": score(loaded, list(pairs["prompt"]), list(pairs[side]), batch_size=batch_size)
-        for side in ("chosen", "rejected")
-    }
-    return pd.DataFrame(columns, index=pairs.index)
+    prompts = list(pairs["prompt"])
+    chosen = score(loaded, prompts, list(pairs["chosen"]), batch_size=batch_size)
+    rejected = score(loaded, prompts, list(pairs["rejected"]), batch_size=batch_size)
+    return pd.DataFrame({"chosen_score": chosen, "rejected_score": rejected}, index=pairs.index)

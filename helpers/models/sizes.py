@@ -10,7 +10,7 @@ from helpers.models import families
 if TYPE_CHECKING:
     from torch import nn
 
-# What the hub's configs say, for when the hub cannot be asked, and for folders that imitate it.
+# The published configs of the paper's two models: a plan needs no network, and a rehearsal makes folders with them.
 # fmt: off
 PUBLISHED = {
     POLICY.id: {
@@ -34,30 +34,44 @@ PUBLISHED = {
 
 
 class Shape(NamedTuple):
-    """Sizes in numbers of weights. `inside`: those that every token is multiplied with, the output head included."""
+    """The sizes of a model.
+
+    parameters: all weights. inside: weights of the linear layers and the output head, with which every token is
+    multiplied. layers, hidden: number of layers, and units of a hidden state. vocabulary: rows of the output head, 0
+    without one. linear: inputs + outputs, summed over all linear layers but the head. queries: the same sum over the
+    layers that make queries and values, see `families.query_value`.
+    """
 
     parameters: int
     inside: int
     layers: int
     hidden: int
-    vocabulary: int  # rows of the output head; 0 for a model that has none
-    linear: int  # inputs + outputs, summed over the linear layers that LoRA adapts with all-linear
-    queries: int  # the same over those that make queries and values: see `families.query_value`
+    vocabulary: int
+    linear: int
+    queries: int
 
     def adapter(self, rank: int, targets: str) -> int:
-        """Weights of a LoRA adapter of that rank: rank * (inputs + outputs) of every layer that it adapts."""
+        """Weights of a LoRA adapter: rank * (inputs + outputs) of each layer that it adapts.
+
+        rank: of the adapter's matrices. targets: the setting lora_targets, "q_v" or "all-linear".
+        """
         return rank * (self.queries if targets == "q_v" else self.linear)
 
 
 def shape_of(source: str | Path) -> Shape:
-    """The shape of a model folder or hub id. Raises DataError where its config is nowhere to be had."""
+    """The shape of a model, from its config alone. source: a folder, an adapter's folder, or a hub id.
+
+    Raises DataError where there is no config to be found.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from helpers.models import adapters, checkpoint_files
 
-    if known := PUBLISHED.get(str(source)):
-        config = AutoConfig.for_model(**{name: value for name, value in known.items() if name != "torch_dtype"})
+    # The config: a published one, or that of the folder or hub id; of an adapter, that of its base model.
+    published = PUBLISHED.get(str(source))
+    if published:
+        config = AutoConfig.for_model(**{name: value for name, value in published.items() if name != "torch_dtype"})
     else:
         try:
             plain = adapters.base_of(source) if adapters.is_adapter(source) else source
@@ -65,27 +79,32 @@ def shape_of(source: str | Path) -> Shape:
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise DataError(f"no config of model {str(source)!r} ({reason}): give a complete folder") from None
-    judges = any("SequenceClassification" in name for name in config.architectures or ())
+    # A model on the device "meta" has the shapes of its weights and takes no memory for them.
+    scores = any("SequenceClassification" in name for name in config.architectures or ())
+    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     with torch.device("meta"):
-        return shape_of_model(
-            (AutoModelForSequenceClassification if judges else AutoModelForCausalLM).from_config(config)
-        )
+        return shape_of_model(kind.from_config(config))
 
 
 def shape_of_model(model: "nn.Module") -> Shape:
-    """The shape of a model that is at hand; weights that are tied are counted once, LoRA's own not at all."""
+    """The shape of a loaded model, with or without a LoRA adapter.
+
+    model: a policy or a reward model. Tied weights are counted once, those of an adapter not at all.
+    """
     from torch import nn
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layers, their weights the other way round
 
-    # A folder of LoRA's layers keeps the frozen one inside: base_layer.
-    linear = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and not any(part.startswith("lora_") for part in name.split("."))
-    }
+    # The linear layers. A layer that LoRA adapts is found as "base_layer"; the adapter's own begin with "lora_".
+    linear = {}
+    for name, module in model.named_modules():
+        in_adapter = any(part.startswith("lora_") for part in name.split("."))
+        if isinstance(module, nn.Linear | Conv1D) and not in_adapter:
+            linear[name] = module
+    # LoRA adapts them all but the output head; its matrices are as long as a layer's inputs and outputs.
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     sizes = {name: sum(module.weight.shape) for name, module in linear.items() if module is not head}
-    adapted = set(families.query_value(model))
+    query_value = set(families.query_value(model))
+    queries = sum(size for name, size in sizes.items() if query_value & set(name.split(".")))
     text = model.config.get_text_config()
     own = [p.numel() for name, p in model.named_parameters() if "lora_" not in name]
     return Shape(
@@ -95,5 +114,5 @@ def shape_of_model(model: "nn.Module") -> Shape:
         hidden=text.hidden_size,
         vocabulary=0 if head is None else head.weight.shape[0],
         linear=sum(sizes.values()),
-        queries=sum(n for name, n in sizes.items() if adapted & set(name.split("."))),
+        queries=queries,
     )

@@ -1,4 +1,4 @@
-"""Small models and tokenizers made here: an OPT, a DeBERTa reward model, and byte-level BPE tokenizers for both."""
+"""New small models and their tokenizers: an OPT, a DeBERTa reward model, and byte-level BPE tokenizers for both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from helpers.models.loading import REWARD_MAX_LENGTH
 
 
 def train_policy_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with OPT's conventions: <s> 0, <pad> 1, </s> 2, <unk> 3; </s> opens every text."""
+    """Train a byte-level BPE tokenizer with OPT's special tokens: <s> 0, <pad> 1, </s> 2, <unk> 3.
+
+    texts: to train on. vocab_size: tokens, special ones included. As in OPT, </s> is put in front of every text.
+    """
     tokenizer = _byte_bpe(texts, vocab_size, ["<s>", "<pad>", "</s>", "<unk>"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", 2)]
@@ -30,7 +33,10 @@ def train_policy_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedT
 
 
 def train_reward_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with DeBERTa's special tokens: [CLS] first text [SEP] second text [SEP]."""
+    """Train a byte-level BPE tokenizer with DeBERTa's special tokens: [CLS] first text [SEP] second text [SEP].
+
+    texts, vocab_size: as for `train_policy_tokenizer`.
+    """
     special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     tokenizer = _byte_bpe(texts, vocab_size, special)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -46,6 +52,7 @@ def train_reward_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedT
 
 
 def _byte_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    """Byte-level BPE trained on texts. All 256 bytes are in the vocabulary, so every text can be encoded."""
     tokenizer = Tokenizer(token_models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -60,7 +67,11 @@ def _byte_bpe(texts: Iterable[str], vocab_size: int, special: list[str]) -> Toke
 def new_policy(
     tokenizer, *, seed: int, hidden: int = 192, layers: int = 4, positions: int = 512, dropout: float = 0.1
 ) -> OPTForCausalLM:
-    """A small OPT with random weights and OPT-350M's peculiarities: post-norm, embeddings narrower than the layers."""
+    """A small OPT with random weights, built like OPT-350M: post-norm, embeddings narrower than the layers.
+
+    tokenizer: gives vocabulary and special tokens. seed: of the weights. hidden: units of a hidden state. layers: their
+    number. positions: the longest input in tokens. dropout: a probability.
+    """
     torch.manual_seed(seed)
     config = OPTConfig(
         vocab_size=len(tokenizer),
@@ -73,7 +84,8 @@ def new_policy(
         max_position_embeddings=positions,
         dropout=dropout,
         attention_dropout=0.0,
-        init_std=hidden**-0.5,  # OPT's 0.02 suits 1,024 dimensions: a narrow post-norm model stays at word frequencies
+        # OPT's 0.02 is for 1,024 units: with it a narrow post-norm model learns little beyond frequencies of tokens.
+        init_std=hidden**-0.5,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -82,7 +94,10 @@ def new_policy(
 
 
 def new_reward_model(tokenizer, *, seed: int, hidden: int = 128, layers: int = 4) -> DebertaV2ForSequenceClassification:
-    """A small DeBERTa-v2 with one logit and random weights, with v3's relative positions and no token types."""
+    """A small DeBERTa-v2 with one logit and random weights, with DeBERTa-v3's relative positions, no token types.
+
+    tokenizer: gives vocabulary and padding token. seed, hidden, layers: as for `new_policy`.
+    """
     torch.manual_seed(seed)
     config = DebertaV2Config(
         vocab_size=len(tokenizer),

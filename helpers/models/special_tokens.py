@@ -1,7 +1,7 @@
-"""Padding, end of sequence and vocabulary: what a model's tokenizer must have before it can be used, and why not.
+"""Padding token, end of sequence (EOS) and vocabulary: what a model's tokenizer must have before it can be used.
 
-Padding never decides what is learned or answered: attention masks hide it, and labels at padding are -100 whatever its
-id is. A policy learns EOS from its labels even where EOS pads.
+The choice of the padding token changes no result: attention masks hide padding, and its labels are -100. A policy
+learns EOS from the labels at the ends of its rows, also where the padding token is EOS.
 """
 
 from typing import TYPE_CHECKING
@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
 
 def complete_policy(tokenizer: "PreTrainedTokenizerBase", name: str, rows: int | None) -> None:
-    """Give a policy's tokenizer a padding token where it has none.
+    """Check a policy's tokenizer, and give it a padding token where it has none.
 
-    name: the policy's. rows: of the embedding (None: unknown). Raises DataError where a policy could not learn to stop,
-    would stop before it answers, or would read token ids that it has no embedding for.
+    tokenizer: changed in place. name: the policy's, for messages. rows: of the model's embedding; None: unknown. Raises
+    DataError where there is no EOS, where EOS ends every prompt, or where token ids have no embedding.
     """
+    # Without EOS a policy could not learn to stop.
     end = tokenizer.eos_token_id
     if end is None:
         raise DataError(
             f"the tokenizer of {name!r} names no end-of-sequence token, so the policy could not learn to stop: "
             "write its eos_token into tokenizer_config.json"
         )
+    # With EOS at the end of every text, a prompt would be over before the response begins.
     if len(ids := tokenizer("a")["input_ids"]) > 1 and ids[-1] == end:
         raise DataError(
             f"the tokenizer of {name!r} closes every text with {tokenizer.eos_token!r}, prompts too, so an answer "
@@ -34,10 +36,11 @@ def complete_policy(tokenizer: "PreTrainedTokenizerBase", name: str, rows: int |
 
 
 def complete_classifier(tokenizer: "PreTrainedTokenizerBase", name: str, config: "PretrainedConfig") -> None:
-    """Give a classifier's tokenizer a padding token, and its config the same one.
+    """Check a reward model's tokenizer, and give tokenizer and config the same padding token.
 
-    Classifiers built on a decoder (Llama, GPT-2) read their score at the last token that is not the config's padding
-    token. Raises DataError as `complete_policy` does.
+    tokenizer, config: changed in place. name: the model's, for messages. A classifier on a decoder (Llama, GPT-2) takes
+    its score at the last token that is not the config's padding token. Raises DataError where token ids have no
+    embedding.
     """
     text = config.get_text_config()
     pad_somehow(tokenizer, text.pad_token_id)
@@ -46,9 +49,10 @@ def complete_classifier(tokenizer: "PreTrainedTokenizerBase", name: str, config:
 
 
 def pad_somehow(tokenizer: "PreTrainedTokenizerBase", wanted: int | None) -> None:
-    """Choose a padding token where there is none: `wanted` (an id) if it exists, else EOS.
+    """Choose a padding token where there is none.
 
-    EOS stands nowhere inside a text, so that no token of a text is taken for padding. An unknown token would be.
+    tokenizer: changed in place. wanted: the id of a token; None, or one that does not exist: EOS. EOS is not found
+    inside a text, so no token of a text is taken for padding, as it would be with the token for unknown words.
     """
     if tokenizer.pad_token_id is None:
         known = None if wanted is None or wanted < 0 else tokenizer.convert_ids_to_tokens(wanted)
@@ -56,7 +60,10 @@ def pad_somehow(tokenizer: "PreTrainedTokenizerBase", wanted: int | None) -> Non
 
 
 def check_rows(tokenizer: "PreTrainedTokenizerBase", name: str, rows: int | None) -> None:
-    """Raise DataError where a tokenizer has token ids beyond the model's embedding."""
+    """Raise DataError where a tokenizer has token ids beyond the model's embedding, or no padding token.
+
+    name: the model's, for messages. rows: of the embedding; None: unknown, nothing is checked.
+    """
     if rows is None:
         return
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])

@@ -113,9 +113,9 @@ def _trained(run: Run, name: str) -> Path:
         if how.rows == "completions":
             sft.train_sft(*rows)
         elif reference_used(how, s) == "precomputed":
-            dpo.train_dpo(*rows, method=how, known=reference_logps.load(_reference(run, name, start)))
+            dpo.train_preferences(*rows, method=how, reference=reference_logps.load(_reference(run, name, start)))
         else:
-            dpo.train_dpo(*rows, method=how)
+            dpo.train_preferences(*rows, method=how)
 
     uses |= {field: getattr(s, field) for field in _settings_of(run, how)}
     uses |= {"loss": how.loss} if how.loss else {}

@@ -1,4 +1,4 @@
-"""The TRL arguments that all trainings share."""
+"""The arguments of TRL's trainers that all trainings share: optimiser schedule, batch, precision, logging."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from transformers import TrainingArguments
 from helpers.core import distributed
 from helpers.core.quiet import quiet
 from helpers.models.hardware import pick_device, wants_bfloat16
-from helpers.training.memory import RowsAtOnce
+from helpers.training.memory import OnDevice
 from helpers.training.samplers import share
 
 if TYPE_CHECKING:
     from helpers.core.settings import Settings
 
 
-BATCH = 16  # rows a step where no setting says it: pre-training and the reward model
+BATCH = 16  # rows in a training step of pre-training and of the reward model; SFT and DPO have settings for it
 
 
 def checkpointing_field() -> str:
@@ -33,42 +33,52 @@ def checkpointing_field() -> str:
 
 def training_arguments(
     config: type, settings: Settings, out: Path, *, epochs: float, rate: float, batch: int, accumulate: int = 1,
-    fitting: RowsAtOnce = None, **more,
+    on_device: OnDevice | None = None, **more,
 ):  # fmt: skip
-    """The TRL configuration shared by all trainings, `more` on top. What is not named here is TRL's default.
+    """A config of TRL: what all trainings share, and `more` on top. What is not named here keeps TRL's default.
 
-    A step takes batch * accumulate rows, however many processes share them and however few are on a device at once:
-    all of a process's share, or as many as `fits` says.
+    config: TRL's class, such as trl.DPOConfig. settings: device, precision and seed are used. out: the folder in which
+    checkpoints/ is written. epochs: passes over the rows. rate: the highest learning rate, after the warm-up.
+    batch, accumulate: a training step takes batch * accumulate rows, however many processes share them and however few
+    of them are on a device at once. on_device: what `memory.rows_for_this_device` found; None: what the settings
+    rows_at_once and activation_checkpointing say. more: arguments of that class by name.
     """
     distributed.refuse_alone("a training")
-    clear_device_cache(garbage_collection=True)  # trainers hold themselves: the one before goes when it is looked for
-    at_once, checkpointing = fitting or (settings.rows_at_once, settings.activation_checkpointing)
-    per_device, accumulate = share(batch, accumulate, distributed.count(), at_once)
+    # Trainers refer to themselves, so that only a garbage collection frees the memory of the one before.
+    clear_device_cache(garbage_collection=True)
+    # Divide the rows of a step among processes, and these into batches that the device can hold.
+    on_device = on_device or OnDevice(settings.rows_at_once, settings.activation_checkpointing)
+    per_device, accumulate = share(batch, accumulate, distributed.count(), on_device.rows)
     shared = {
+        # Optimisation: AdamW is TRL's default; the rate rises over a tenth of all steps, then falls to 0.
         "output_dir": str(out / "checkpoints"),
         "num_train_epochs": epochs,
         "learning_rate": rate,
         "per_device_train_batch_size": per_device,
-        "per_device_eval_batch_size": 2 * batch,  # nothing is kept for a backward pass
+        "per_device_eval_batch_size": 2 * batch,  # an evaluation keeps nothing for a backward pass
         "gradient_accumulation_steps": accumulate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": 0.1,  # a share of all steps
+        "warmup_steps": 0.1,  # below 1: a share of all steps
         "max_grad_norm": 1.0,
         "seed": settings.seed,
+        # Device, precision, memory.
         "use_cpu": pick_device(settings.device) != "cuda",
         "bf16": wants_bfloat16(settings),
-        checkpointing_field(): checkpointing,
-        "logging_nan_inf_filter": False,  # a loss that is not a number shall show
-        "logging_strategy": "no",  # _Watch says when to log, evaluate and save
+        checkpointing_field(): on_device.checkpointing,
+        # `callbacks.TrainingWatch` decides when to log, evaluate and save.
+        "logging_strategy": "no",
         "eval_strategy": "no",
         "save_strategy": "no",
         "save_total_limit": 1,
+        "logging_nan_inf_filter": False,  # a loss that is not a number must appear in the log
         "disable_tqdm": True,
         "report_to": "none",
-        "log_level_replica": "error",  # of several processes the main one alone prints warnings
-        "ddp_find_unused_parameters": False,  # every trained weight has a part in every loss
+        # Several processes: only the main one prints warnings; every trained weight gets a gradient in every step.
+        "log_level_replica": "error",
+        "ddp_find_unused_parameters": False,
     }
     with quiet():
-        made = config(**(shared | more))
-    made._n_gpu = min(made.n_gpu, 1)  # a process has one GPU; more of them take more processes: see `launch`
+        made = config(**{**shared, **more})
+    # One GPU for each process. To use several GPUs, start several processes: see `core.distributed`.
+    made._n_gpu = min(made.n_gpu, 1)
     return made

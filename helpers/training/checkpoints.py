@@ -1,7 +1,7 @@
-"""Checkpoints of a training: which are whole, and which one to go on from.
+"""Checkpoints of a training: which ones are whole, and from which one a training goes on.
 
-The trainer writes a checkpoint's files one after another, trainer_state.json last; each process writes its own random
-state. A training that is killed meanwhile leaves a part of them.
+The trainer writes the files of a checkpoint one after another, trainer_state.json last; each process writes its own
+random state. When a training is killed while it writes, only a part of the files is there.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from helpers.core.files import read_json
 
 STATE = "trainer_state.json"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
-OPTIMIZER, OPTIMIZER_SHARDED = "optimizer.pt", "optimizer.bin"  # the name says whether FSDP wrote it
+OPTIMIZER, OPTIMIZER_SHARDED = "optimizer.pt", "optimizer.bin"  # the second is the name that FSDP gives
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint in a folder, or None. Ones that were being written or deleted are removed.
+    """The newest whole checkpoint in a folder, or None; checkpoints that are not whole are deleted.
 
-    Called by all processes alike; all get the main one's answer. Raises StageError for a checkpoint that these
-    processes cannot go on from: an optimizer's state that FSDP wrote is not that of DDP.
+    All processes call it, and all get the main process's answer. Raises StageError where one of FSDP and DDP wrote the
+    checkpoint and the other is in use now: neither can read the optimiser state of the other.
     """
     found = distributed.from_main(_last(folder) if distributed.is_main() else None)
     if found and (Path(found) / OPTIMIZER_SHARDED).exists() != distributed.sharded():
@@ -35,6 +35,7 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def _last(folder: Path) -> str | None:
+    """The newest whole checkpoint; the others that are not whole are deleted."""
     whole = {}
     for checkpoint in folder.glob("checkpoint-*"):
         step = read_json(checkpoint / STATE).get("global_step")
@@ -46,10 +47,13 @@ def _last(folder: Path) -> str | None:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has all that as many processes as there are now write."""
+    """Whether a checkpoint has all files that a training with today's number of processes writes."""
+    # State of the trainer, of the learning rate's schedule, and of every process's random numbers.
     count = distributed.count()
     random_states = ["rng_state.pth"] if count == 1 else [f"rng_state_{index}.pth" for index in range(count)]
-    all_of = [STATE, "scheduler.pt", *random_states]
-    return all((checkpoint / name).exists() for name in all_of) and all(
-        any((checkpoint / name).exists() for name in one_of) for one_of in (WEIGHTS, (OPTIMIZER, OPTIMIZER_SHARDED))
-    )
+    if not all((checkpoint / name).exists() for name in (STATE, "scheduler.pt", *random_states)):
+        return False
+    # Weights of a model or of an adapter; state of an optimiser, in one of its two forms.
+    has_weights = any((checkpoint / name).exists() for name in WEIGHTS)
+    has_optimizer = any((checkpoint / name).exists() for name in (OPTIMIZER, OPTIMIZER_SHARDED))
+    return has_weights and has_optimizer

@@ -1,4 +1,4 @@
-"""The losses of the course in plain torch, for reading; training uses TRL's, and the tests hold the two together."""
+"""The losses of the course in plain torch, to read; trainings use TRL's, and tests check that both are equal."""
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +8,11 @@ IGNORED = -100  # a label with this value takes no part in a loss
 
 
 def _token_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """log pi(y_t | y_<t) of every counted label, 0 elsewhere, and the mask of counted labels: both (batch, length-1).
-
-    Position t of the logits predicts token t+1, so the last logit and the first label have no partner.
-    """
+    """log pi(y_t | y_<t) of each counted label, 0 elsewhere, and the mask of counted labels: both (batch, length-1)."""
+    # The logits at position t predict token t+1: leave out the last logits and the first label.
     logits, labels = logits[:, :-1].float(), labels[:, 1:]
     counted = labels != IGNORED
+    # Softmax over the vocabulary; take the log-probability of the token that follows.
     wanted = labels.masked_fill(~counted, 0).unsqueeze(-1)
     log_probs = logits.log_softmax(dim=-1).gather(-1, wanted).squeeze(-1)
     return log_probs.masked_fill(~counted, 0.0), counted
@@ -29,13 +28,19 @@ def completion_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mean_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
-    """log pi(y|x) / |y|: the mean log-probability of the tokens of each row's completion. Shapes as above."""
+    """log pi(y|x) / |y|: the mean log-probability of the tokens of each row's completion.
+
+    logits, labels: as for `completion_log_probs`. Returns (batch,), in nats a token.
+    """
     log_probs, counted = _token_log_probs(logits, labels)
     return log_probs.sum(dim=1) / counted.sum(dim=1)
 
 
 def sft_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy per counted token of the batch, in nats: maximum likelihood. Shapes as above; a scalar."""
+    """The SFT loss: mean cross-entropy per counted token of the batch (maximum likelihood).
+
+    logits, labels: as for `completion_log_probs`. Returns a scalar, in nats a token.
+    """
     log_probs, counted = _token_log_probs(logits, labels)
     return -log_probs.sum() / counted.sum()
 
@@ -45,9 +50,11 @@ def dpo_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Direct preference optimisation: Rafailov et al. 2023 (arXiv 2305.18290), equation 7.
 
-    All four inputs are log pi(y|x), shape (pairs,). The implicit reward of a completion is
-    beta * (log pi(y|x) - log pi_ref(y|x)); the loss is -log sigmoid(chosen reward - rejected reward), ln 2 where
-    policy and reference agree. Returns (loss per pair, chosen reward, rejected reward), each (pairs,).
+    policy_chosen, policy_rejected, ref_chosen, ref_rejected: log pi(y|x) of both completions under the policy and under
+    the reference model, shape (pairs,), in nats. beta: the larger, the nearer the policy stays to the reference model.
+    The implicit reward of a completion is beta * (log pi(y|x) - log pi_ref(y|x)); the loss is
+    -log sigmoid(chosen reward - rejected reward), ln 2 where policy and reference model agree.
+    Returns (loss per pair, chosen reward, rejected reward), each (pairs,).
     """
     chosen_reward = beta * (policy_chosen - ref_chosen)
     rejected_reward = beta * (policy_rejected - ref_rejected)
@@ -59,9 +66,10 @@ def ipo_loss(
 ) -> Tensor:
     """Identity preference optimisation: Azar et al. 2023 (arXiv 2310.12036), equation 17, where beta is called tau.
 
-    All four inputs are log pi(y|x) / |y|, means over the tokens of a completion as in TRL, shape (pairs,). The loss is
-    the squared distance of the margin from 1 / (2 beta), so (1 / (2 beta))² where policy and reference agree: a margin
-    that is too large costs as much as one that is too small. Returns the loss per pair.
+    policy_chosen, policy_rejected, ref_chosen, ref_rejected: log pi(y|x) / |y|, means over the tokens of a completion
+    as in TRL, shape (pairs,). beta: 1 / (2 beta) is the margin that is aimed at. The loss is the squared distance of
+    the margin from it, so (1 / (2 beta))² where policy and reference model agree: a margin that is too large costs as
+    much as one that is too small. Returns the loss per pair.
     """
     margin = (policy_chosen - ref_chosen) - (policy_rejected - ref_rejected)
     return (margin - 1 / (2 * beta)) ** 2
@@ -77,9 +85,10 @@ def robust_loss(
 ) -> Tensor:
     """Robust DPO: Chowdhury et al. 2024 (arXiv 2403.00409), unbiased where a share of the labels is swapped.
 
-    Inputs as in `dpo_loss`; label_smoothing is the share of swapped labels, below 1/2. The loss of a pair counts with
-    1 - share, that of the swapped pair is taken off with the share: ln 2 where policy and reference agree, and below
-    zero for a large margin. Returns the loss per pair.
+    policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta: as for `dpo_loss`. label_smoothing: the share of
+    pairs with swapped labels, below 1/2. The loss of a pair is weighted with 1 - share, that of the swapped pair with
+    -share, and the sum divided by 1 - 2 share: ln 2 where policy and reference model agree, and below zero for a large
+    margin. Returns the loss per pair.
     """
     margin = beta * ((policy_chosen - ref_chosen) - (policy_rejected - ref_rejected))
     as_labelled, swapped = -F.logsigmoid(margin), -F.logsigmoid(-margin)
@@ -89,8 +98,9 @@ def robust_loss(
 def simpo_loss(policy_chosen: Tensor, policy_rejected: Tensor, beta: float, gamma: float) -> Tensor:
     """Simple preference optimisation: Meng et al. 2024 (arXiv 2405.14734). No reference model.
 
-    Inputs are log pi(y|x) / |y|, means over the tokens of a completion, shape (pairs,). The reward is beta times that
-    mean; the chosen one must be ahead by gamma before the loss falls below ln 2. Returns the loss per pair.
+    policy_chosen, policy_rejected: log pi(y|x) / |y|, means over the tokens of a completion, shape (pairs,). The reward
+    is beta times that mean. gamma: the margin by which the chosen reward must be larger before the loss falls below
+    ln 2. Returns the loss per pair.
     """
     return -F.logsigmoid(beta * (policy_chosen - policy_rejected) - gamma)
 
@@ -98,28 +108,40 @@ def simpo_loss(policy_chosen: Tensor, policy_rejected: Tensor, beta: float, gamm
 def orpo_loss(sft: Tensor, policy_chosen: Tensor, policy_rejected: Tensor, weight: float) -> Tensor:
     """Odds ratio preference optimisation: Hong et al. 2024 (arXiv 2403.07691), where weight is called lambda.
 
-    sft: the `sft_loss` of prompts with chosen completions, a scalar. The others are log pi(y|x) / |y|, means over the
-    tokens of a completion, shape (pairs,). odds = p / (1 - p). No reference model. Returns the loss per pair.
+    sft: the `sft_loss` of prompts with chosen completions, a scalar. policy_chosen, policy_rejected: log pi(y|x) / |y|,
+    means over the tokens of a completion, shape (pairs,). weight: of the term that compares the odds p / (1 - p) of
+    both completions. No reference model. Returns the loss per pair.
     """
-    log_odds = [log_prob - torch.log(-torch.expm1(log_prob)) for log_prob in (policy_chosen, policy_rejected)]
-    return sft - weight * F.logsigmoid(log_odds[0] - log_odds[1])
+    return sft - weight * F.logsigmoid(_log_odds(policy_chosen) - _log_odds(policy_rejected))
+
+
+def _log_odds(log_prob: Tensor) -> Tensor:
+    """log(p / (1 - p)) from log p."""
+    return log_prob - torch.log(-torch.expm1(log_prob))
 
 
 def unreferenced_loss(policy_chosen: Tensor, policy_rejected: Tensor, beta: float) -> Tensor:
     """The loss as printed in arXiv 2509.09055: no reference model. The authors' code did not use it; see `dpo_loss`.
 
-    Inputs log pi(y|x), shape (pairs,); returns the loss per pair.
+    policy_chosen, policy_rejected: log pi(y|x), shape (pairs,). beta: as for `dpo_loss`. Returns the loss per pair.
     """
     return -F.logsigmoid(beta * (policy_chosen - policy_rejected))
 
 
 def bradley_terry_loss(chosen_score: Tensor, rejected_score: Tensor) -> Tensor:
-    """How a reward model learns: -log P(chosen beats rejected), Bradley and Terry 1952. Scores (pairs,) -> (pairs,)."""
+    """The loss of a reward model: -log P(chosen is preferred to rejected), Bradley and Terry 1952.
+
+    chosen_score, rejected_score: the reward model's scores, shape (pairs,). Returns the loss per pair, (pairs,).
+    """
     return -F.logsigmoid(chosen_score - rejected_score)
 
 
 def labels_of_completion(input_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
-    """Labels for right-padded rows: the ids of the completion, -100 on prompt and padding. (batch, length) -> same."""
+    """Labels for right-padded rows: the token ids of the completion, -100 on prompt and padding.
+
+    input_ids (batch, length). prompt_lengths, lengths: tokens of the prompt, and of prompt and completion together,
+    both (batch,). Returns (batch, length).
+    """
     place = torch.arange(input_ids.shape[1], device=input_ids.device)
     inside = (place >= prompt_lengths[:, None]) & (place < lengths[:, None])
     return input_ids.masked_fill(~inside, IGNORED)

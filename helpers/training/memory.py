@@ -1,15 +1,14 @@
-"""How much memory a stage takes at its peak, in bytes, and how many rows a device can hold at once.
+"""How much memory a training takes at its peak, in bytes, and how many rows a device can hold at once.
 
-Counted, not guessed: weights, gradients, optimiser state, the half-precision copies that autocast makes, and what
-autograd keeps for the backward pass. activations.json was measured with benchmarks/activations.py, which asks
-autograd itself.
+The peak is a sum of weights, gradients, optimiser state, the half-precision copies that autocast makes, and the
+activations that autograd keeps for the backward pass. benchmarks/activations.py measured these for activations.json.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
@@ -26,106 +25,147 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["sft", "dpo", "dpo, all logits"]
-RowsAtOnce = tuple[int, bool] | None  # rows at once, and whether activations are computed again
 MEASURED = Path(__file__).with_name("activations.json")
-TILE = (4096, 32_768)  # tokens and words: TRL makes logits in tiles of this size and never holds them all
-LOGIT_COPIES = 4  # of all logits in float32 where none are made in tiles: they, shifted, log-softmax, gradient
-COPIES = 8  # float32 copies of a tile where TRL has no kernel of its own for it, as on a processor
+TILE = (4096, 32_768)  # tokens, words of the vocabulary: TRL computes logits tile by tile and never holds them all
+LOGIT_COPIES = 4  # float32 copies of all logits where there are no tiles: logits, shifted, log-softmax, gradient
+COPIES = 8  # float32 copies of a tile on a processor, where TRL has no kernel that computes it in one go
+
+
+class OnDevice(NamedTuple):
+    """How a training step is computed on a device.
+
+    rows: how many are in a batch (0: all of a process's share; from `rows_for_device`: not even one has room).
+    checkpointing: whether activations are computed again in the backward pass instead of kept (activation
+    checkpointing).
+    """
+
+    rows: int
+    checkpointing: bool
 
 
 @cache
 def _kept() -> dict[str, dict[str, float]]:
+    """Bytes that autograd keeps, for each token and hidden unit: of one layer, and of the rest of a model."""
     return read_json(MEASURED)["bytes"]
 
 
 def activations(shape: Shape, kind: Kind, tokens: int, *, bfloat16: bool, checkpointing: bool) -> float:
-    """What autograd keeps of `tokens` tokens (padding included) until the backward pass.
+    """Bytes of activations that autograd keeps until the backward pass.
 
-    A layer keeps so many bytes for each of its hidden units and tokens. With checkpointing it keeps its input only,
-    and one layer at a time is computed again.
+    shape: the policy's. kind: of training. tokens: in a batch, padding included. bfloat16: whether autocast multiplies
+    in it. checkpointing: whether a layer keeps its input only, and is computed again in the backward pass.
     """
-    measured = "sft" if kind == "sft" else "dpo"
-    kept, whole = _kept(), f"{measured}, {'bfloat16' if bfloat16 else 'float32'}"
-    layer = kept[whole]["layer"] * shape.hidden * tokens
-    rest = kept[whole]["rest"] * shape.hidden * tokens
-    copies = 2.0 * shape.inside if bfloat16 else 0.0  # the layers' weights in half precision
-    if checkpointing:
-        return (
-            kept["checkpointed"]["layer"] * shape.hidden * tokens * shape.layers + rest + layer + copies / shape.layers
-        )
-    return layer * shape.layers + rest + copies
+    # Bytes for each token and hidden unit, as measured: of one layer, and of what lies outside the layers.
+    training = "sft" if kind == "sft" else "dpo"
+    measured = _kept()[f"{training}, {'bfloat16' if bfloat16 else 'float32'}"]
+    layer = measured["layer"] * shape.hidden * tokens
+    rest = measured["rest"] * shape.hidden * tokens
+    # Autocast keeps a copy of the layers' weights in half precision.
+    copies = 2.0 * shape.inside if bfloat16 else 0.0
+    if not checkpointing:
+        return layer * shape.layers + rest + copies
+    # With checkpointing: the inputs of all layers, and one whole layer at a time.
+    inputs = _kept()["checkpointed"]["layer"] * shape.hidden * tokens * shape.layers
+    return inputs + rest + layer + copies / shape.layers
 
 
 def peak(
     shape: Shape, kind: Kind, rows: int, length: int, *, bfloat16: bool, checkpointing: bool = False,
     adapter: int = 0, accumulate: int = 1, gpu: bool = True,
 ) -> float:  # fmt: skip
-    """The most memory of a training step with `rows` rows (DPO: pairs) of `length` tokens at once.
+    """The most memory in bytes that a training step takes.
 
-    SFT trains every weight: 4 bytes each for weight and gradient, 8 for AdamW's two moments. DPO trains `adapter`
-    weights only. Gradients come while activations go, so that the peak is at either end of the backward pass; with
-    accumulation the gradients of the batches before are there all the time.
+    shape: the policy's. kind: SFT trains every weight; a preference loss trains a LoRA adapter, on two sequences a row;
+    "dpo, all logits" keeps every logit. rows, length: in a batch, and tokens of each sequence. bfloat16: whether
+    autocast multiplies in it. checkpointing: see `activations`. adapter: weights of the LoRA adapter. accumulate:
+    batches whose gradients are summed before a step. gpu: whether the device is one.
+
+    A trained weight takes 4 bytes, its gradient 4, AdamW's two moments 8. Each layer's activations are freed while the
+    backward pass makes its gradients, so the peak is at the beginning or at the end of the backward pass. With
+    accumulation the gradients of the batches before take their memory all the time.
     """
+    # Held all the time: weights, and for the trained ones AdamW's moments.
     trained = shape.parameters if kind == "sft" else adapter
-    tokens = rows * length * (1 if kind == "sft" else 2)
     resting = 4.0 * shape.parameters + (0 if kind == "sft" else 4.0 * adapter) + 8.0 * trained
+    # Of one batch: activations and logits.
+    tokens = rows * length * (1 if kind == "sft" else 2)
     working = activations(shape, kind, tokens, bfloat16=bfloat16, checkpointing=checkpointing)
-    if kind == "dpo, all logits":  # counted, not measured
+    if kind == "dpo, all logits":
         working += 4.0 * LOGIT_COPIES * tokens * shape.vocabulary
     else:
         tile = min(tokens, TILE[0]) * min(shape.vocabulary, TILE[1])
         working += tile * ((2 if bfloat16 else 4) + (0 if gpu else 4 * COPIES))
+    # Gradients come on top where those of earlier batches are there already.
     gradients = 4.0 * trained
     return resting + (working + gradients if accumulate > 1 else max(working, gradients))
 
 
 def most_rows(shape: Shape, kind: Kind, room: float, rows: int, length: int, **how) -> int:
-    """The largest number of rows at once, a divisor of `rows`, whose `peak` stays below `room` bytes; 0 for none."""
-    for n in (n for n in range(rows, 0, -1) if rows % n == 0):
-        if peak(shape, kind, n, length, accumulate=rows // n, **how) <= room:
-            return n
+    """The largest batch, a divisor of `rows`, whose `peak` is not above `room` bytes; 0 where there is none.
+
+    shape, kind, length: as for `peak`. rows: of a training step. how: the other arguments of `peak` by name.
+    """
+    for batch in range(rows, 0, -1):
+        if rows % batch:
+            continue
+        if peak(shape, kind, batch, length, accumulate=rows // batch, **how) <= room:
+            return batch
     return 0
 
 
 def generating(shape: Shape, rows: int, length: int) -> float:
-    """The most memory of greedy decoding in float32: weights, keys and values, one layer's work, the last logits."""
-    return 4.0 * (shape.parameters + 2 * shape.layers * shape.hidden * rows * length + 8 * shape.hidden * rows * length)
+    """The most memory in bytes of greedy decoding in float32: weights, key-value cache, one layer's activations.
+
+    shape: the policy's. rows, length: in a batch, and tokens of prompt and response together.
+    """
+    key_value_cache = 2 * shape.layers * shape.hidden * rows * length
+    one_layer = 8 * shape.hidden * rows * length
+    return 4.0 * (shape.parameters + key_value_cache + one_layer)
 
 
 def scoring(shape: Shape, rows: int, length: int) -> float:
-    """The most memory of a DeBERTa that scores `rows` rows of `length` tokens in float32: weights and one layer's work.
+    """The most memory in bytes of a DeBERTa that scores in float32: weights and one layer's activations.
 
-    Its disentangled attention holds three score matrices of rows x heads x length x length, made in float32.
+    shape: the reward model's. rows, length: in a batch, and tokens of each row. DeBERTa's disentangled attention holds
+    three matrices of attention scores and their sum, each of rows x heads x length x length.
     """
     heads = max(1, shape.hidden // 64)
-    return 4.0 * (shape.parameters + 10 * shape.hidden * rows * length + 4 * heads * rows * length**2)
+    attention = 4 * heads * rows * length**2
+    one_layer = 10 * shape.hidden * rows * length
+    return 4.0 * (shape.parameters + one_layer + attention)
 
 
-def rows_for_device(
-    settings: Settings, method: Method, shape: Shape, device: Device, processes: int = 1
-) -> tuple[int, bool]:
-    """(rows on the device at once, whether activations are computed again) so that a step fits into its memory.
+def rows_for_device(settings: Settings, method: Method, shape: Shape, device: Device, processes: int = 1) -> OnDevice:
+    """The largest batch for which a training step's memory is there, and whether it takes activation checkpointing.
 
-    processes: how many of them share a computer's memory; GPUs are not shared.
-
-    Fewer rows cost next to nothing, so checkpointing is the last resort. (0, True): it does not fit at all.
+    settings: batch size, lengths, precision, LoRA. method: the training. shape: the policy's. device: its memory.
+    processes: how many share a computer's memory (a GPU belongs to one). Smaller batches cost hardly any time, so
+    checkpointing, which costs a second forward pass, is tried last. Returns OnDevice(0, True) where there is no way.
     """
     room = device.room if device.gpu else device.room / processes
-    how = {"bfloat16": precision_on(settings, device) == "bfloat16", "gpu": device.gpu}
-    how |= {"adapter": shape.adapter(settings.lora_rank, settings.lora_targets)}
-    rows, length = (getattr(settings, f"{method.prefix}_{what}") for what in ("batch_size", "max_length"))
+    how = {
+        "bfloat16": precision_on(settings, device) == "bfloat16",
+        "gpu": device.gpu,
+        "adapter": shape.adapter(settings.lora_rank, settings.lora_targets),
+    }
+    # The rows of a step before accumulation, or fewer where the setting rows_at_once says so.
+    rows = getattr(settings, f"{method.prefix}_batch_size")
     rows = min(rows, settings.rows_at_once or rows)
-    for checkpointing in (False, True) if not settings.activation_checkpointing else (True,):
-        if n := most_rows(shape, method.memory, room, rows, length, checkpointing=checkpointing, **how):
-            return n, checkpointing
-    return 0, True
+    length = getattr(settings, f"{method.prefix}_max_length")
+    for checkpointing in (True,) if settings.activation_checkpointing else (False, True):
+        batch = most_rows(shape, method.memory, room, rows, length, checkpointing=checkpointing, **how)
+        if batch:
+            return OnDevice(batch, checkpointing)
+    return OnDevice(0, True)
 
 
-def rows_for_this_device(settings: Settings, method: Method, model: torch.nn.Module) -> RowsAtOnce:
-    """How a training of a model fits into this device's memory; None where weights are in parts (FSDP).
+def rows_for_this_device(settings: Settings, method: Method, model: torch.nn.Module) -> OnDevice | None:
+    """The batch and the checkpointing for a training on this device; None with FSDP, whose memory is not counted here.
 
-    Raises DataError when not even one row does, SettingsError when a row may be longer than the policy can see.
+    settings, method: as for `rows_for_device`. model: the policy. Raises DataError when not even one row has room,
+    SettingsError when the setting for the longest row is more than the policy's context length.
     """
+    # Rows must not be longer than the policy's context length.
     limit = f"{method.prefix}_max_length"
     longest, sees = getattr(settings, limit), positions(model.config)
     if sees is not None and longest > sees:
@@ -134,10 +174,11 @@ def rows_for_this_device(settings: Settings, method: Method, model: torch.nn.Mod
         return None
     device = this_device(settings.device)
     found = rows_for_device(settings, method, shape_of_model(model), device, distributed.count())
-    rows, checkpointing = min(distributed.gathered(found))  # alike in all processes: what the smallest device holds
-    if not rows:
+    # The same batch in all processes: the one for which the smallest device has room.
+    smallest = min(distributed.gathered(found))
+    if not smallest.rows:
         raise DataError(
             f"{method.title} of this policy does not fit into {device.name} ({device.memory / 1e9:.0f} GB), not even "
             f"one row at once: lower {limit}, or see `python -m helpers plan --profile {settings.profile}`"
         )
-    return rows, checkpointing
+    return smallest

@@ -13,10 +13,10 @@ from helpers.core.errors import CourseError
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Two optimisers as one, so that schedulers, checkpoints and trainers see a single optimiser.
+    """Muon and AdamW behind the interface of a single optimiser, for schedulers, checkpoints and trainers.
 
-    inside: matrices of shape (out, in) for Muon; others: embeddings, norms and biases for AdamW. Both use ``lr``: the
-    size of Muon's step is matched to AdamW's.
+    inside: matrices of shape (out, in) for Muon. others: embeddings, norms and biases for AdamW. lr: the learning rate
+    of both; the size of Muon's step is matched to AdamW's.
     """
 
     def __init__(self, inside: Iterable[nn.Parameter], others: Iterable[nn.Parameter], lr: float) -> None:
@@ -29,38 +29,47 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._share_groups()
 
     def _share_groups(self) -> None:
-        # A scheduler writes the rate into param_groups: they must be the parts' own.
+        # A scheduler writes the learning rate into these groups, so they must be the ones that Muon and AdamW use.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Do one step with both parts."""
+        """Take one optimiser step with Muon and with AdamW. closure: as for `torch.optim.Optimizer.step`."""
         loss = closure() if closure else None
         for part in self.parts:
             part.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of both parts."""
+        """The states of Muon and of AdamW, for a checkpoint."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore a state. state_dict: what the method of that name returned."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self._share_groups()
 
 
 def muon(model: nn.Module, lr: float) -> MuonWithAdamW:
-    """The optimiser for a transformer: matrices inside its layers go to Muon, the rest to AdamW."""
+    """The optimiser for a transformer: matrices inside its layers go to Muon, all other weights to AdamW.
+
+    model: whose parameters are trained. lr: the learning rate.
+    """
+    # An output head that is tied to the embedding is the same tensor, so it counts as an embedding too.
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    inside = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]  # a tied head is an embedding
-    chosen = set(map(id, inside))
-    return MuonWithAdamW(inside, [p for p in model.parameters() if id(p) not in chosen], lr)
+    inside, others = [], []
+    for parameter in model.parameters():
+        is_matrix = parameter.ndim == 2 and id(parameter) not in embeddings
+        (inside if is_matrix else others).append(parameter)
+    return MuonWithAdamW(inside, others, lr)
 
 
 def with_muon(rate: float) -> tuple[Callable, dict[str, float]]:
-    """What a trainer needs to make the optimiser itself, once the model is in its place."""
+    """The argument optimizer_cls_and_kwargs of a trainer, which makes the optimiser once the model is on its device.
+
+    rate: the learning rate. Raises CourseError with FSDP, which divides the matrices that Muon needs whole.
+    """
     if distributed.sharded():
         raise CourseError(
             "base and reward_model are trained with Muon, which needs whole matrices: train them first with ddp.yaml "

@@ -21,7 +21,7 @@ from helpers.training.rows import check_rows, dataset, labelled_only
 if TYPE_CHECKING:
     from helpers.core.settings import Settings
 
-UNLIMITED = 2048  # tokens of a text where the policy itself sees any number
+UNLIMITED = 2048  # tokens of a text where the policy has no longest input
 
 
 def pretrain(
@@ -33,34 +33,48 @@ def pretrain(
     *,
     progress: Progress | None = None,
 ) -> None:
-    """Next-token training on whole dialogues, each closed by EOS.
+    """Next-token prediction on whole dialogues, each followed by EOS, without dropout.
 
-    `start` is a tokenizer, for which a new small policy is made, or a policy's folder. Texts longer than the model
-    can see are cut at the end. No dropout. Muon instead of AdamW: see `optimizers`.
+    start: a tokenizer, for which a new small policy is made, or the folder or hub id of a policy to go on with.
+    texts, heldout_texts: dialogues; those longer than the model's context are cut at the end. settings: epochs,
+    learning rate, seed, device. progress: called with (steps done, steps in all).
+
+    Writes model/, log.csv, summary.json and timing.json into `out`. The optimiser is Muon: see `optimizers`. Raises
+    CourseError when a text does not end with EOS, DataError when there is none.
     """
     from trl import SFTConfig, SFTTrainer
 
+    # A new small policy, or one to go on with.
     if isinstance(start, PreTrainedTokenizerBase):
         model, tokenizer = new_policy(start, seed=settings.seed, dropout=0.0), start
     else:
         model, tokenizer = load_policy(start, dropout=0.0, device="cpu"), load_tokenizer(start)
-    epochs, rate = settings.pretrain_epochs, settings.pretrain_learning_rate
-    longest = positions(model.config) or UNLIMITED
-    how = {"epochs": epochs, "rate": rate, "batch": arguments.BATCH, "max_length": longest}
-    plan = arguments.training_arguments(SFTConfig, settings, out, **how)
-    data = [dataset(pd.DataFrame({"text": list(rows)})) for rows in (texts, heldout_texts)]
+    rate = settings.pretrain_learning_rate
+    config = arguments.training_arguments(
+        SFTConfig,
+        settings,
+        out,
+        epochs=settings.pretrain_epochs,
+        rate=rate,
+        batch=arguments.BATCH,
+        max_length=positions(model.config) or UNLIMITED,
+    )
+    train_rows = dataset(pd.DataFrame({"text": list(texts)}))
+    heldout_rows = dataset(pd.DataFrame({"text": list(heldout_texts)}))
     set_seed(settings.seed)
     with quiet(), labelled_only():
+        # TRL tokenises the texts and appends EOS.
         trainer = SFTTrainer(
             model,
-            plan,
-            train_dataset=data[0],
-            eval_dataset=data[1],
+            config,
+            train_dataset=train_rows,
+            eval_dataset=heldout_rows,
             processing_class=tokenizer,
             optimizer_cls_and_kwargs=with_muon(rate),
         )
         ids = list(trainer.train_dataset["input_ids"])
         counts = check_rows(trainer, len(texts), ids, tokenizer.eos_token_id, "EOS")
-        loop.train(trainer, settings, [*map(len, ids)], progress=progress)
+        # Train, then save the policy with its tokenizer, the log and the summary.
+        loop.train(trainer, settings, [len(row) for row in ids], progress=progress)
         loop.save_trained(trainer, out / "model", tokenizer)
         loop.write_log(trainer, out, counts)

@@ -33,10 +33,14 @@ def train_reward_model(
     *,
     progress: Progress | None = None,
 ) -> None:
-    """Bradley-Terry training of all weights of a reward model: a model with its tokenizer, or a folder.
+    """Train all weights of a reward model on pairs, with the Bradley-Terry loss: see `losses.bradley_terry_loss`.
 
-    Rows are encoded here as the (prompt, completion) pairs that will be scored: TRL's own text path would make one
-    segment of them and append a second [SEP]. float32 throughout. Muon, as in `pretrain`.
+    reward_model, tokenizer: a model and its tokenizer, or a folder or hub id and None. train, heldout: pairs, columns
+    prompt, chosen, rejected. settings: epochs, learning rate, seed, device. progress: called with (steps done, steps in
+    all). Everything is computed in float32; the optimiser is Muon, as in `pretrain`.
+
+    Writes model/, log.csv, summary.json and timing.json into `out`. Raises CourseError for a model with two labels and
+    for rows that do not end with [SEP], DataError when no row is left.
     """
     from trl import RewardConfig, RewardTrainer
 
@@ -44,33 +48,43 @@ def train_reward_model(
         reward_model, tokenizer = load_reward_model(reward_model, "cpu")
     if reward_model.config.num_labels != 1:
         raise CourseError("a reward model with two labels can score but not be trained here: take one with one label")
-    epochs, rate = settings.reward_epochs, settings.reward_learning_rate
-    fixed = {"max_length": REWARD_MAX_LENGTH, "bf16": False}
-    how = {"epochs": epochs, "rate": rate, "batch": arguments.BATCH}
-    plan = arguments.training_arguments(RewardConfig, settings, out, **how, **fixed)
-    data = [dataset(_reward_rows(rows, tokenizer)) for rows in (train, heldout)]
+    rate = settings.reward_learning_rate
+    config = arguments.training_arguments(
+        RewardConfig,
+        settings,
+        out,
+        epochs=settings.reward_epochs,
+        rate=rate,
+        batch=arguments.BATCH,
+        max_length=REWARD_MAX_LENGTH,
+        bf16=False,
+    )
+    # Tokenise here, as for scoring: TRL would make one segment of prompt and completion and append a second [SEP].
+    train_rows = dataset(_reward_rows(train, tokenizer))
+    heldout_rows = dataset(_reward_rows(heldout, tokenizer))
     set_seed(settings.seed)
     with quiet():
         trainer = RewardTrainer(
             reward_model,
-            plan,
-            train_dataset=data[0],
-            eval_dataset=data[1],
+            config,
+            train_dataset=train_rows,
+            eval_dataset=heldout_rows,
             processing_class=tokenizer,
             optimizer_cls_and_kwargs=with_muon(rate),
         )
-        chosen, rejected = (list(trainer.train_dataset[f"{side}_ids"]) for side in ("chosen", "rejected"))
+        # Check that both sequences of every pair end with [SEP].
+        chosen, rejected = list(trainer.train_dataset["chosen_ids"]), list(trainer.train_dataset["rejected_ids"])
         counts = check_rows(trainer, len(train), chosen + rejected, tokenizer.sep_token_id, "[SEP]")
-        lengths = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
-        loop.train(trainer, settings, lengths, progress=progress, sequences=[*map(len, chosen + rejected)])
+        # Train; a pair is as long as the longer one of its two sequences.
+        longest = [max(len(a), len(b)) for a, b in zip(chosen, rejected, strict=True)]
+        sequences = [len(ids) for ids in chosen + rejected]
+        loop.train(trainer, settings, longest, progress=progress, sequences=sequences)
         loop.save_trained(trainer, out / "model", tokenizer)
         loop.write_log(trainer, out, counts)
 
 
 def _reward_rows(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
-    """Columns chosen_ids and rejected_ids: [CLS] prompt [SEP] completion [SEP]."""
-    encoded = {
-        f"{side}_ids": encode_pairs(tokenizer, pairs["prompt"], pairs[side])["input_ids"]
-        for side in ("chosen", "rejected")
-    }
-    return pd.DataFrame(encoded)
+    """Columns chosen_ids and rejected_ids: token ids of [CLS] prompt [SEP] completion [SEP]."""
+    chosen = encode_pairs(tokenizer, pairs["prompt"], pairs["chosen"])["input_ids"]
+    rejected = encode_pairs(tokenizer, pairs["prompt"], pairs["rejected"])["input_ids"]
+    return pd.DataFrame({"chosen_ids": chosen, "rejected_ids": rejected})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def dataset(rows: pd.DataFrame) -> Dataset:
-    """A dataset in memory, so that nothing is cached in the user's home. Raises DataError when it would be empty."""
+    """Rows as a `datasets.Dataset` in memory, so that nothing is written into a cache in the user's home.
+
+    Raises DataError when there are none.
+    """
     from datasets import Dataset
 
     if rows.empty:
@@ -27,22 +30,29 @@ def dataset(rows: pd.DataFrame) -> Dataset:
 
 @contextmanager
 def labelled_only() -> Iterator[None]:
-    """Let TRL multiply only positions that have a label with the output head, on a processor as it does on a GPU.
+    """Inside this context TRL computes logits only at positions that have a label, on a processor too.
 
-    Elsewhere it scores prompts and padding too and drops the result, because devices that compile would do so again
-    for every new shape. A processor compiles nothing: the loss is the same, and most of the head's work is saved.
+    On a GPU TRL does so by itself. On a processor it computes logits for prompts and padding as well and then ignores
+    them. The loss is the same either way, and the output head is much of a small model's work.
     """
     from trl.trainer import utils
 
-    asked = "_use_triton"  # TRL 1.16's question before it picks positions; a version that asks nothing stays as it is
-    with mock.patch.object(utils, asked, lambda _: True) if hasattr(utils, asked) else nullcontext():
+    # TRL 1.16 picks the positions with a label where this function answers True. Other versions may not have it.
+    if not hasattr(utils, "_use_triton"):
+        yield
+        return
+    with mock.patch.object(utils, "_use_triton", lambda device: True):
         yield
 
 
 def check_rows(trainer, given: int, ids: Sequence[Sequence[int]], end: int, name: str) -> dict[str, Any]:
-    """Make sure that every row of token ids that fits ends with token `end`; count what TRL dropped and what it cuts.
+    """Check that every row that is not cut ends with its last token, and count the rows that TRL dropped or will cut.
 
-    Returns the counts for summary.json. Raises DataError when no row is left, CourseError when a row does not end.
+    trainer: one of TRL's, with its rows prepared. given: number of rows that it was given. ids: token ids of every
+    sequence. end, name: id and name of the token that a sequence must end with, EOS or [SEP].
+
+    Returns the counts for summary.json, lengths in tokens. Raises DataError when no row is left, CourseError when a
+    sequence lacks its last token: the model would never learn to stop.
     """
     used, limit = len(trainer.train_dataset), trainer.args.max_length
     if not used:
@@ -53,6 +63,7 @@ def check_rows(trainer, given: int, ids: Sequence[Sequence[int]], end: int, name
             f"{endless} of {len(ids)} training rows do not end with {name}, so the model would never learn to stop: "
             "check the tokenizer's special tokens"
         )
+    # Lengths as the model sees them: after the cut.
     lengths = [min(len(row), limit) for row in ids]
     trainable, parameters = count_parameters(trainer.model)
     return {
@@ -69,23 +80,28 @@ def check_rows(trainer, given: int, ids: Sequence[Sequence[int]], end: int, name
 
 
 def check_prompts(prompts: Sequence[str], completions: Sequence[str], tokenizer) -> None:
-    """Every row must begin with its prompt's own tokens: what is seen in training is what will be seen in use.
+    """Check that a prompt with its completion begins with the very tokens of the prompt alone.
 
-    The rows are encoded here, since TRL 1.12 puts a prompt's own tokens before a completion's, fit or not.
-    Raises CourseError when the tokens of a prompt change with the completion that follows.
+    prompts, completions: texts, row by row. tokenizer: the policy's. In use a policy sees a prompt alone; where a
+    tokenizer joins the prompt's last letter with the completion's first one, it would be trained on other tokens.
+    The texts are encoded here because TRL's rows do not show it: TRL encodes a prompt by itself and puts the
+    completion's tokens behind. Raises CourseError when a prompt's tokens change.
     """
-    encoded = tokenizer(list(prompts))["input_ids"]
-    ids = tokenizer([prompt + completion for prompt, completion in zip(prompts, completions, strict=True)])["input_ids"]
-    wrong = [i for i, (prompt, row) in enumerate(zip(encoded, ids, strict=True)) if row[: len(prompt)] != prompt]
-    if wrong:
-        first = prompts[wrong[0]]
-        mend = "end prompts with 'Assistant:' and begin completions with a space"
-        if first.endswith("Assistant:"):
-            mend = (
-                "this tokenizer joins the colon with what follows, so take a policy with another tokenizer, or train "
-                "on whole dialogues (SFT: completion_only=False)"
-            )
-        raise CourseError(
-            f"{len(wrong)} of {len(encoded)} prompts change their last tokens when the completion follows (the first "
-            f"ends {first[-20:]!r}): {mend}"
+    # Encode prompts alone and followed by their completions.
+    alone = tokenizer(list(prompts))["input_ids"]
+    dialogues = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+    followed = tokenizer(dialogues)["input_ids"]
+    changed = [prompt for prompt, ids, row in zip(prompts, alone, followed, strict=True) if row[: len(ids)] != ids]
+    if not changed:
+        return
+    # Say what to do: the prompts are at fault, or the tokenizer is.
+    remedy = "end prompts with 'Assistant:' and begin completions with a space"
+    if changed[0].endswith("Assistant:"):
+        remedy = (
+            "this tokenizer joins the colon with what follows, so take a policy with another tokenizer, or train "
+            "on whole dialogues (SFT: completion_only=False)"
         )
+    raise CourseError(
+        f"{len(changed)} of {len(alone)} prompts change their last tokens when the completion follows (the first "
+        f"ends {changed[0][-20:]!r}): {remedy}"
+    )

@@ -1,7 +1,7 @@
-"""Which rows a training step takes: how many at once on a device, and in which order.
+"""The rows of a training step: how many are in a batch on a device, and in which order all rows come.
 
-Several processes share a step as accelerate does it: batch after batch of the order goes to the next process. Where
-the rows of an epoch do not fill its last step, accelerate takes rows from the beginning of the order once more.
+Accelerate shares the batches among several processes in turns. Where the last step of an epoch is not full, it takes
+rows from the beginning of the order again.
 """
 
 from __future__ import annotations
@@ -17,29 +17,34 @@ POOL = 16  # steps whose rows are sorted by length together
 
 
 def share(batch: int, accumulate: int, processes: int = 1, at_once: int = 0) -> tuple[int, int]:
-    """(rows on a device at once, batches summed before a step) that make up steps of batch * accumulate rows.
+    """How a training step of batch * accumulate rows is divided among processes and batches.
 
-    at_once: the most rows a device may hold (0: no limit). Raises SettingsError when the rows of a step cannot be
-    shared evenly by the processes.
+    batch, accumulate: the largest batch of one process, and how many batches of that size make up a step. processes:
+    among which a step is divided. at_once: the most rows that a device may hold, 0 for no limit.
+
+    Returns (rows in a batch, batches whose gradients a process sums before a step). Raises SettingsError when a step
+    cannot be divided evenly among the processes.
     """
+    # Rows of a step for each process.
     rows, rest = divmod(batch * accumulate, processes)
     if rest:
         raise SettingsError(
             f"a step of {batch * accumulate} rows cannot be shared evenly by {processes} processes: change the batch "
             "size or the number of processes"
         )
+    # The largest batch that divides them evenly.
     most = min(batch, rows, at_once or rows)
     per_device = max(n for n in range(1, most + 1) if rows % n == 0)
     return per_device, rows // per_device
 
 
 class LengthGroups(Sampler[int]):
-    """Rows in random order, but with neighbours of like length in a step, so that little is computed on padding.
+    """A random order in which the rows of a step have like lengths, so that little is computed on padding.
 
-    lengths: tokens of each row. step: rows of a training step, over all devices. The order depends on seed and epoch
-    alone, so that a resumed training and every process find the same one. (Transformers' group_by_length draws it from
-    the global generator, which a resumed training cannot rewind, and runs from long to short, which shows in every
-    curve.)
+    lengths: tokens of each row. step: rows of a training step, over all devices. seed: of the random order. The order
+    depends on seed and epoch alone, so that a resumed training and every process find the same one. Transformers' own
+    group_by_length is not used: it draws from the global generator, which a resumed training cannot set back, and it
+    sorts from long to short, which shows in the curve of the loss.
     """
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
@@ -49,19 +54,20 @@ class LengthGroups(Sampler[int]):
         return len(self.lengths)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; accelerate's data loader calls it."""
+        """Set the epoch whose order comes next; accelerate's data loader calls it."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
+        # A random order of all rows.
         generator = torch.Generator().manual_seed(self.seed * 10_000 + self.epoch)
         rows = torch.randperm(len(self.lengths), generator=generator).tolist()
-        # Only the rows of full steps are sorted; those of an incomplete one stay last.
+        # Sort by length within pools of several steps. The rows of an incomplete last step are not sorted.
         full = len(rows) // self.step * self.step
         near: list[int] = []
         for start in range(0, full, POOL * self.step):
             pool = rows[start : min(start + POOL * self.step, full)]
             near += sorted(pool, key=self.lengths.__getitem__)
-        # The steps come in random order: neither short nor long rows come first.
+        # Take the steps in random order, so that neither short nor long rows come first.
         for step in torch.randperm(full // self.step, generator=generator).tolist():
             yield from near[step * self.step : (step + 1) * self.step]
         yield from rows[full:]
