@@ -83,12 +83,12 @@ def tokens_a_second(train: Callable[[], Any], steps: int, warm_up: int) -> dict[
 
 @contextmanager
 def steps_only():
-    """The course's own trainings without looks at held-out pairs and without checkpoints."""
-    from helpers.training import callbacks, loop
+    """The course's own trainings without evaluations on held-out pairs and without checkpoints."""
+    from helpers.training import callbacks
 
     nothing = {"EVALUATED": 0, "SAVED": 0}
     with (
-        mock.patch.multiple(loop, **nothing),
+        mock.patch.multiple(callbacks, **nothing),
         mock.patch.object(callbacks.TrainingWatch, "on_train_begin", lambda *_, **__: None),
     ):
         yield

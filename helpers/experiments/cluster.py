@@ -97,6 +97,9 @@ def _executor(name: str, minutes: float, cluster: Cluster, workers: int, asked: 
 
 def _reason(error: Exception) -> str:
     """The line of a job's error that says what went wrong: the last one of its traceback."""
+    # What submitit puts around a traceback is left out.
     lines = [line.strip() for line in str(error).splitlines()]
     trace = [line for line in lines if line and not line.startswith(("---", "You can check", "- "))]
-    return trace[-1].removeprefix("helpers.errors.") if trace else type(error).__name__
+    if not trace:
+        return type(error).__name__
+    return trace[-1].removeprefix(f"{CourseError.__module__}.")

@@ -50,14 +50,16 @@ def base_policy(run: Run) -> Path | str:
     names = ("pretrain_epochs", "pretrain_learning_rate", "seed", "device")
 
     def build(folder: Path) -> None:
-        from helpers.training import pretrain
+        from helpers.models.small_models import train_policy_tokenizer
+        from helpers.training.pretrain import pretrain
 
         train, heldout = all_train(run), pairs(run).heldout
-        # One dialogue of each pair, chosen and rejected in turn: a base model has no side.
+        # Take one dialogue of each pair, the chosen and the rejected one in turn: a base model prefers neither.
         replies = train["chosen"].where(train.index % 2 == 0, train["rejected"])
-        texts = train["prompt"] + replies
-        tokenizer = models.train_policy_tokenizer(list(texts), LOCAL_VOCABULARY)
-        pretrain.pretrain(tokenizer, list(texts), list(heldout["prompt"] + heldout["chosen"]), s, folder)
+        texts = list(train["prompt"] + replies)
+        heldout_texts = list(heldout["prompt"] + heldout["chosen"])
+        tokenizer = train_policy_tokenizer(texts, LOCAL_VOCABULARY)
+        pretrain(tokenizer, texts, heldout_texts, s, folder)
 
     uses = {name: getattr(s, name) for name in names} | {"vocabulary": LOCAL_VOCABULARY}
     return run.stage("base", uses=uses, needs=[pairs_folder(run)], build=build, together=True) / "model"
@@ -71,14 +73,16 @@ def reward_model(run: Run) -> Path | str:
     s = run.settings
 
     def build(folder: Path) -> None:
+        from helpers.models.small_models import new_reward_model, train_reward_tokenizer
         from helpers.training.reward_model import train_reward_model
 
         train = all_train(run)
+        # Both dialogues of every pair teach the tokenizer; a sample of the pairs teaches the reward model.
         texts = pd.concat([train["prompt"] + train["chosen"], train["prompt"] + train["rejected"]])
-        tokenizer = models.train_reward_tokenizer(list(texts), LOCAL_VOCABULARY)
-        fresh = models.new_reward_model(tokenizer, seed=s.seed)
-        chosen = sample_pairs(train, s.reward_pairs, s.seed)
-        train_reward_model(fresh, tokenizer, chosen, pairs(run).heldout, s, folder)
+        tokenizer = train_reward_tokenizer(list(texts), LOCAL_VOCABULARY)
+        fresh = new_reward_model(tokenizer, seed=s.seed)
+        sampled = sample_pairs(train, s.reward_pairs, s.seed)
+        train_reward_model(fresh, tokenizer, sampled, pairs(run).heldout, s, folder)
 
     names = ("reward_epochs", "reward_learning_rate", "reward_pairs", "seed", "device")
     uses = {name: getattr(s, name) for name in names} | {"vocabulary": LOCAL_VOCABULARY}
