@@ -22,7 +22,8 @@ except ModuleNotFoundError as missing:
     if __name__ != "__main__" or str(missing.name).startswith("helpers"):
         raise
     # Without these packages not even `doctor` can say what else is missing.
-    sys.exit(f"every command needs the package {missing.name}, which is not installed: run `make course`")
+    package = str(missing.name).partition(".")[0]
+    sys.exit(f"every command needs the package {package}, which is not installed: run `make course`")
 
 if TYPE_CHECKING:
     from helpers.pipeline.run import Run
