@@ -43,9 +43,6 @@ SPECIAL = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_t
 WORDS_A_TOKEN = 0.75  # English in OPT's tokens, about
 
 
-# ------------------------------------------------------------------------------------- folders like the hub's
-
-
 def write_folders(out: Path, pairs: int, vocabulary: Path | None = None) -> dict[str, str]:
     """Make the folders that are not there yet; the same every time, 2.5 GB. Returns settings that name them.
 
@@ -73,11 +70,8 @@ def write_folders(out: Path, pairs: int, vocabulary: Path | None = None) -> dict
             make(work)
             (work / store.MARKER).write_text(wanted)
             store.swap_in(work, target)
-    return {
-        "policy": str((out / POLICY).resolve()),
-        "reward_model": str((out / REWARD_FOLDER).resolve()),
-        "dataset": str((out / DATASET).resolve()),
-    }
+    places = {"policy": POLICY, "reward_model": REWARD_FOLDER, "dataset": DATASET}
+    return {setting: str((out / name).resolve()) for setting, name in places.items()}
 
 
 def write_tokenizer(folder: Path, vocabulary: Path | None) -> None:
@@ -165,8 +159,6 @@ def _history(rows: list[dict], words: int, draw: random.Random) -> str:
         words -= len(text.split())
     return text
 
-
-# ----------------------------------------------------------------------------------------------- a few steps
 
 STAGES = ("pairs", "sft", "dpo", "sft_dpo", "responses", "scores")
 PROMPTS = 2  # a side
@@ -266,9 +258,6 @@ def _scoring(run: Run) -> dict[str, Any]:
     return {"rows": len(rows), "tokens": tokens, "flops_a_second": round(flops / seconds)}
 
 
-# ------------------------------------------------------------------------------------------------ what it shows
-
-
 class Summary(NamedTuple):
     """What is shown of a rehearsal: one row a training, and sentences about the whole."""
 
@@ -318,13 +307,8 @@ def summarise(given: dict[str, Any], rehearsed: Sequence[Rehearsed], record: boo
     whole = planning.plan(paper, device)
     parts = ", ".join(f"{stage.name} {duration(stage.seconds)}" for stage in whole.stages)
     rates_here = ", ".join(f"{speed / 1e12:.3g} TFLOP/s in {what}" for what, speed in best.items())
-    return Summary(
-        rows,
-        [
-            f"{device.name}: matrix products {rates_here}",
-            f"the whole of profile paper would take {duration(whole.seconds)} here: {parts}",
-        ],
-    )
+    here = f"{device.name}: matrix products {rates_here}"
+    return Summary(rows, [here, f"the whole of profile paper would take {duration(whole.seconds)} here: {parts}"])
 
 
 def records(settings: Settings, rehearsed: Sequence[Rehearsed]) -> list[dict[str, Any]]:
