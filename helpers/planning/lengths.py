@@ -31,7 +31,7 @@ class Lengths(NamedTuple):
 
 
 def lengths_of(settings: Settings) -> Lengths:
-    """Sizes of the training data: a folder's by a sample of its rows, those of HH-RLHF on the hub by its percentiles."""
+    """Sizes of the training data: a folder's by a sample of its rows, HH-RLHF's on the hub by its percentiles."""
     from helpers.pipeline.sources import locate
 
     # Every subset by itself.
