@@ -74,7 +74,7 @@ def saved(kind: str, layers: int, **given) -> Saved:
 
 @contextmanager
 def unevaluated():
-    """Without the look at held-out pairs that a training begins with."""
+    """Without the evaluation on held-out pairs that a training begins with."""
     with mock.patch.object(callbacks.TrainingWatch, "on_train_begin", lambda *_, **__: None):
         yield
 

@@ -27,7 +27,7 @@ from helpers.models.sizes import shape_of_model
 from helpers.pipeline import stages
 from helpers.planning import throughput
 
-NEW_TOKENS, LONGEST = 50, loading.REWARD_MAX_LENGTH  # the authors' number; tokens that the judge reads
+NEW_TOKENS, LONGEST = 50, loading.REWARD_MAX_LENGTH  # the authors' number; tokens that the reward model reads
 EACH_SIDE, ROUNDS = 50, 5
 FEW, FEW_ROUNDS = 8, 3  # at full size
 
@@ -36,7 +36,7 @@ class Loaded(NamedTuple):
     """A policy and a reward model, each with its tokenizer, on the device."""
 
     policy: tuple[Any, Any]
-    judge: tuple[Any, Any]
+    scorer: tuple[Any, Any]
 
 
 class Answers(NamedTuple):
@@ -50,7 +50,7 @@ class Answers(NamedTuple):
 
 def one_by_one(loaded: Loaded, prompts: Sequence[str]) -> Answers:
     """The authors' loop: greedy answers prompt by prompt, then the scores pair by pair."""
-    (policy, tokenizer), (judge, reader) = loaded
+    (policy, tokenizer), (scorer, reader) = loaded
     began = time.perf_counter()
     texts = []
     for prompt in prompts:
@@ -64,7 +64,7 @@ def one_by_one(loaded: Loaded, prompts: Sequence[str]) -> Answers:
         # As lists: an empty answer by itself would count as none and lose its [SEP].
         rows = reader([prompt], [text], return_tensors="pt", truncation="only_first", max_length=LONGEST)
         with torch.no_grad():
-            scores.append(judge(**rows.to(judge.device)).logits[0, 0].item())
+            scores.append(scorer(**rows.to(scorer.device)).logits[0, 0].item())
     return Answers(texts, np.array(scores), between - began, time.perf_counter() - between)
 
 
@@ -76,7 +76,7 @@ def in_batches(loaded: Loaded, prompts: Sequence[str]) -> Answers:
     answers = generation.generate(loaded.policy, prompts, max_new_tokens=NEW_TOKENS, batch_size=size)
     between = time.perf_counter()
     texts = list(answers["response"])
-    scores = scoring.score(loaded.judge, prompts, texts, batch_size=settings.scoring_batch_size)
+    scores = scoring.score(loaded.scorer, prompts, texts, batch_size=settings.scoring_batch_size)
     return Answers(texts, scores, between - began, time.perf_counter() - between)
 
 
@@ -117,22 +117,22 @@ def _most_possible(loaded: Loaded, prompts: Sequence[str], texts: Sequence[str],
     Each token meets the layers once, and those that say the next token the policy's head too, at the rate of large
     matrix products on this device. Attention counts as nothing.
     """
-    (policy, tokenizer), (judge, reader) = loaded
+    (policy, tokenizer), (scorer, reader) = loaded
     said = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     answered = sum(min(NEW_TOKENS, len(ids) + 1) for ids in said)  # with EOS
     read = sum(map(len, tokenizer(list(prompts))["input_ids"])) + answered - len(texts)  # the last one is not read
     head = policy.get_output_embeddings().weight.numel()
-    judged = sum(map(len, scoring.encode_pairs(reader, prompts, texts)["input_ids"]))
+    scored = sum(map(len, scoring.encode_pairs(reader, prompts, texts)["input_ids"]))
     products = 2 * ((shape_of_model(policy).inside - head) * read + head * answered)
-    products += 2 * shape_of_model(judge).inside * judged
+    products += 2 * shape_of_model(scorer).inside * scored
     return round(statistics.median(single) / (products / throughput.matrix_rate(policy.device.type, bfloat16=False)), 2)
 
 
 def embedded() -> dict[str, Any]:
     """The shipped models and a hundred of the evaluation prompts."""
     policy = DATA_CACHE / "policy"
-    judge = loading.load_reward_model(DATA_CACHE / "reward_model")
-    return compare(Loaded((loading.load_policy(policy), loading.load_tokenizer(policy)), judge), prompts(), ROUNDS)
+    scorer = loading.load_reward_model(DATA_CACHE / "reward_model")
+    return compare(Loaded((loading.load_policy(policy), loading.load_tokenizer(policy)), scorer), prompts(), ROUNDS)
 
 
 def prompts() -> list[str]:
@@ -148,7 +148,7 @@ def wide() -> dict[str, Any]:
     large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
     large |= {"vocab_size": 128_100, "position_buckets": 256, "pooler_hidden_size": 1024}
     torch.manual_seed(0)
-    judge = (
+    scorer = (
         DebertaV2ForSequenceClassification(DebertaV2Config(**small.config.to_dict() | large))
         .to(hardware.pick_device("auto"))
         .eval()
@@ -156,7 +156,7 @@ def wide() -> dict[str, Any]:
     rows = prompts()
     with tempfile.TemporaryDirectory() as work:
         folder = opt_350m(Path(work))
-        loaded = Loaded((loading.load_policy(folder), loading.load_tokenizer(folder)), (judge, reader))
+        loaded = Loaded((loading.load_policy(folder), loading.load_tokenizer(folder)), (scorer, reader))
     return compare(loaded, rows[:: len(rows) // FEW], FEW_ROUNDS)
 
 

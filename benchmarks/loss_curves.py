@@ -31,42 +31,59 @@ TRAININGS = {"sft": "SFT", "sft_dpo": "SFT+DPO"}
 
 
 def train(groups: bool, precision: str, seed: int) -> dict[str, list[float]]:
-    """Held-out losses of both trainings, one a look; the first look is before the first step."""
+    """Held-out losses of both trainings, one an evaluation, and their steps; the first comes before the first step.
+
+    groups: rows in length groups, and only labelled positions meet the output head. precision: float32 or bfloat16.
+    """
     from helpers import open_run
     from helpers.pipeline import stages
-    from helpers.training import rows, samplers
+    from helpers.training import dpo, loop, rows, sft
+    from helpers.training.samplers import LengthGroups
 
-    def order(lengths: list[int], *more: Any) -> Any:
-        return made(lengths if groups else [0] * len(lengths), *more)
+    def order(lengths: list[int], *more: Any) -> LengthGroups:
+        # Rows of one length stay in their random order.
+        return LengthGroups(lengths if groups else [0] * len(lengths), *more)
 
     labelled = rows.labelled_only if groups else nullcontext
-    made, given = samplers.LengthGroups, {"train_pairs": PAIRS, "heldout_pairs": HELD_OUT, "precision": precision}
+    given = {"train_pairs": PAIRS, "heldout_pairs": HELD_OUT, "precision": precision}
+    # The names are replaced where the trainings use them.
     with (
         tempfile.TemporaryDirectory() as results,
         mock.patch.dict(os.environ, COURSE_RESULTS=results),
-        mock.patch.object(samplers, "LengthGroups", order),
-        mock.patch.object(rows, "labelled_only", labelled),
+        mock.patch.object(loop, "LengthGroups", order),
+        mock.patch.object(sft, "labelled_only", labelled),
+        mock.patch.object(dpo, "labelled_only", labelled),
     ):
         run = open_run(seed=seed, **given)
         logs = {name: stages.training_log(run, name) for name in TRAININGS}
-    looks = {name: log[log["split"] == "heldout"] for name, log in logs.items()}
-    found = {name: own["loss"].round(5).tolist() for name, own in looks.items()}
-    return found | {f"{name} steps": own["step"].tolist() for name, own in looks.items()}
+    found = {}
+    for name, log in logs.items():
+        heldout = log[log["split"] == "heldout"]
+        found[name] = heldout["loss"].round(5).tolist()
+        found[f"{name} steps"] = heldout["step"].tolist()
+    return found
 
 
 def summary(curves: dict[str, list[dict[str, list[float]]]]) -> dict[str, Any]:
     """Last losses of each way, and the gap to the plain way seed by seed: same pairs, same start."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, title in TRAININGS.items():
-        last = {way: np.array([run[name][-1] for run in runs]) for way, runs in curves.items()}
-        found[title] = {
-            way: {
-                "last_loss": [round(float(f(values)), 4) for f in (np.min, np.mean, np.max)],
-                "minus_plain": [round(float(f(values - last[PLAIN])), 4) for f in (np.min, np.mean, np.max)],
-            }
-            for way, values in last.items()
-        }
+        found[title] = {}
+        plain = last_losses(curves[PLAIN], name)
+        for way, runs in curves.items():
+            last = last_losses(runs, name)
+            found[title][way] = {"last_loss": spread(last), "minus_plain": spread(last - plain)}
     return found
+
+
+def last_losses(runs: list[dict[str, list[float]]], name: str) -> np.ndarray:
+    """The last held-out loss of a training in each run, shape (seeds,)."""
+    return np.array([run[name][-1] for run in runs])
+
+
+def spread(values: np.ndarray) -> list[float]:
+    """Least, mean and most."""
+    return [round(float(value), 4) for value in (values.min(), values.mean(), values.max())]
 
 
 @styled
@@ -89,10 +106,13 @@ def draw(curves: dict[str, list[dict[str, list[float]]]]) -> Picture:
 
 
 def main() -> None:
-    jobs = [(*how, seed) for how in WAYS.values() for seed in SEEDS]
+    # Train every way with every seed, some at a time.
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = list(pool.map(lambda job: measuring.alone(train, *job), jobs))
-    curves = {way: runs[i * len(SEEDS) :][: len(SEEDS)] for i, way in enumerate(WAYS)}
+        working = {}
+        for way, how in WAYS.items():
+            working[way] = [pool.submit(measuring.alone, train, *how, seed) for seed in SEEDS]
+    curves = {way: [one.result() for one in seeds] for way, seeds in working.items()}
+    # Write the figures, and the picture of them.
     found = {"pairs": PAIRS, "held_out": HELD_OUT, "summary": summary(curves), "curves": curves}
     figure = draw(curves)
     path = measuring.keep(__file__, found | {"alt": figure.alt})

@@ -37,6 +37,7 @@ class Comparison(NamedTuple):
 def comparisons(work: Path) -> dict[str, Comparison]:
     """What is measured, by name. work: a folder for what the processes share."""
     found = {}
+    # The course's training against TRL's.
     for kind in ("sft", "dpo"):
         ways = {
             "ours": (ours, kind),
@@ -46,14 +47,16 @@ def comparisons(work: Path) -> dict[str, Comparison]:
         }
         others = (("ours", "plain TRL"), ("ours", "TRL's defaults"), ("ours, bfloat16", "TRL's defaults"))
         found[kind] = Comparison(ways, others)
+    # Single choices: precision, torch.compile, and where the reference's log-probabilities come from.
     ways = {precision: (wide, work, precision) for precision in ("bfloat16", "float32")}
     found["precision at OPT-350M's size"] = Comparison(ways, (("bfloat16", "float32"),))
     ways = {"compiled": (compiled, True), "not compiled": (compiled, False)}
     found["torch.compile"] = Comparison(ways, (("compiled", "not compiled"),))
     references, first = ("precomputed", "live"), (("precomputed", "live"),)
-    found["reference, steps"] = Comparison({kind: (ours, "dpo", kind) for kind in references}, first)
+    ways = {reference: (ours, "dpo", reference) for reference in references}
+    found["reference, steps"] = Comparison(ways, first)
     for passes in (1, 2):
-        ways = {kind: (whole, kind, passes) for kind in references}
+        ways = {reference: (whole, reference, passes) for reference in references}
         found[f"reference, a whole training of {passes}"] = Comparison(ways, first, rounds=3)
     return found
 
@@ -93,6 +96,7 @@ def plain(kind: str, defaults: bool) -> dict[str, float]:
     from helpers.training import arguments
 
     s, (train, _) = resolve().settings, pairs()
+    # What the course chooses too, unless TRL's defaults are measured.
     same = {
         "per_device_train_batch_size": getattr(s, f"{kind}_batch_size"),
         "max_length": getattr(s, f"{kind}_max_length"),
@@ -100,6 +104,7 @@ def plain(kind: str, defaults: bool) -> dict[str, float]:
         "bf16": hardware.wants_bfloat16(s),
         arguments.checkpointing_field(): s.activation_checkpointing,
     }
+    # TRL's trainer, its rows and what it needs beside them.
     if kind == "sft":
         config, trainer, more = trl.SFTConfig, trl.SFTTrainer, {}
         rows = train[["prompt", "chosen"]].rename(columns={"chosen": "completion"})
@@ -108,12 +113,13 @@ def plain(kind: str, defaults: bool) -> dict[str, float]:
         lora = LoraConfig(r=s.lora_rank, lora_alpha=s.lora_alpha, target_modules=s.lora_targets, task_type="CAUSAL_LM")
         more = {"peft_config": lora}
     with tempfile.TemporaryDirectory() as out, quiet.quiet():
-        shown = {"output_dir": out, "use_cpu": hardware.pick_device("auto") == "cpu", "save_strategy": "no"}
-        args = config(**shown, disable_tqdm=True, report_to="none", **({} if defaults else same))
+        fixed = {"output_dir": out, "use_cpu": hardware.pick_device("auto") == "cpu", "save_strategy": "no"}
+        args = config(**fixed, disable_tqdm=True, report_to="none", **({} if defaults else same))
         model = str(POLICY) if defaults else loading.load_policy(POLICY, dropout=s.dropout, device="cpu")
         data = Dataset.from_pandas(rows, preserve_index=False)
         made = trainer(model, args=args, train_dataset=data, processing_class=loading.load_tokenizer(POLICY), **more)
-        more_steps = same["per_device_train_batch_size"] // args.per_device_train_batch_size  # for as many rows
+        # With smaller batches it takes more steps for as many rows.
+        more_steps = same["per_device_train_batch_size"] // args.per_device_train_batch_size
         return measuring.tokens_a_second(made.train, more_steps * STEPS, more_steps * WARM_UP)
 
 
@@ -151,23 +157,26 @@ def compiled(on: bool) -> dict[str, float]:
     """Steps of SFT with torch.compile, or without. The warm-up is a pass over all rows, so all lengths were seen."""
     from helpers.training import arguments, sft
 
-    settings, plan = resolve(sft_epochs=3.0).settings, arguments.training_arguments
+    settings, usual = resolve(sft_epochs=3.0).settings, arguments.training_arguments
     a_pass = PAIRS // settings.sft_batch_size
 
-    def planned(*args: Any, **named: Any) -> Any:
-        return plan(*args, **named, torch_compile=on)
+    def with_compile(*args: Any, **named: Any) -> Any:
+        return usual(*args, **named, torch_compile=on)
 
     with (
         tempfile.TemporaryDirectory() as out,
         measuring.steps_only(),
-        mock.patch.object(arguments, "plan", planned),
+        mock.patch.object(arguments, "training_arguments", with_compile),
     ):
-        train = lambda: sft.train_sft(POLICY, *pairs(), settings, Path(out))  # noqa: E731
+
+        def train() -> None:
+            sft.train_sft(POLICY, *pairs(), settings, Path(out))
+
         return measuring.tokens_a_second(train, a_pass, a_pass)
 
 
 def whole(reference: str, passes: int) -> dict[str, float]:
-    """A whole DPO training: looks at held-out pairs, and the reference where it is computed beforehand, included."""
+    """Seconds of a whole DPO training: evaluations, and the reference where it is computed beforehand, included."""
     from helpers.training import dpo
 
     settings, rows = resolve(dpo_reference=reference, dpo_epochs=float(passes)).settings, pairs()
@@ -180,7 +189,10 @@ def whole(reference: str, passes: int) -> dict[str, float]:
 def compare(comparison: Comparison) -> dict[str, Any]:
     """Take turns, then: how many times faster the first of each pair of ways is than the second."""
     found = measuring.in_turns(comparison.ways, comparison.rounds)
-    pace = {way: [1 / v["seconds"] if "seconds" in v else v["tokens_a_second"] for v in found[way]] for way in found}
+    # The pace of each way, round by round: tokens a second, or trainings a second.
+    pace: dict[str, list[float]] = {}
+    for way, rounds in found.items():
+        pace[way] = [1 / one["seconds"] if "seconds" in one else one["tokens_a_second"] for one in rounds]
     speed_up = {f"{a} over {b}": measuring.ratio(pace[a], pace[b]) for a, b in comparison.pairs}
     return {"speed_up": speed_up, "rounds": comparison.rounds, "measured": found}
 

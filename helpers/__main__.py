@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.table import Table
+try:
+    import typer
+    from rich.table import Table
 
-from helpers import console, course
-from helpers.console import explained, near, out
-from helpers.core import distributed, files, store
-from helpers.core.errors import DataError, SettingsError
-from helpers.core.profiles import ROOT, results_root
-from helpers.core.progress import Display
-from helpers.core.settings import resolve
+    from helpers import console, course
+    from helpers.console import explained, near, out
+    from helpers.core import distributed, files, store
+    from helpers.core.errors import DataError, SettingsError
+    from helpers.core.profiles import ROOT, results_root
+    from helpers.core.progress import Display
+    from helpers.core.settings import resolve
+except ModuleNotFoundError as missing:
+    if __name__ != "__main__" or str(missing.name).startswith("helpers"):
+        raise
+    # Without these packages not even `doctor` can say what else is missing.
+    package = str(missing.name).partition(".")[0]
+    sys.exit(f"every command needs the package {package}, which is not installed: run `make course`")
 
 if TYPE_CHECKING:
     from helpers.pipeline.run import Run
@@ -85,16 +93,16 @@ def train(
     """Train the models of a run without its notebooks; `accelerate launch` does it with several processes (GPUs)."""
     options = {"profile": profile, "recipe": recipe, "seed": seed, "dataset": dataset, "run": name}
     with explained(), distributed.only_first_error():
-        from helpers.pipeline import train as train_module
+        from helpers.pipeline.train import train as train_models
 
         given = console.parameters(options, parameter)
         os.chdir(ROOT)
         _accept(accept_stale)
-        train_module.train(given, only or ())
+        train_models(given, only or ())
 
 
 def _accept(stale: bool) -> None:
-    """Say it to this process and to the kernels of its notebooks."""
+    """Let this process and the kernels of its notebooks use stages that other code or versions made."""
     if stale:
         os.environ[store.ACCEPT_STALE] = "1"
 
@@ -108,7 +116,10 @@ def _models_table(metrics: dict[str, Any]) -> Table:
         "model", *METRIC_NAMES.values(), title=f"percent [95 % interval], {rule} thresholds", title_justify="left"
     )
     for model, rates in metrics["models"].items():
-        cells = [f"{r['value']:.1f} [{r['low']:.1f}, {r['high']:.1f}]" for r in (rates[m] for m in METRIC_NAMES)]
+        cells = []
+        for metric in METRIC_NAMES:
+            rate = rates[metric]
+            cells.append(f"{rate['value']:.1f} [{rate['low']:.1f}, {rate['high']:.1f}]")
         table.add_row(label(model), *cells)
     return table
 
@@ -129,19 +140,20 @@ def plan(
     with explained():
         from helpers.models.hardware import device_called, this_device
         from helpers.planning import compare, tables
-        from helpers.planning import plan as plan_module
-        from helpers.planning.plan import across_cards
+        from helpers.planning import plan as planning
 
+        # A run that is there: what was planned beside what was measured.
         if name is not None:
             out.print(tables.compared_table(compare.side_by_side(_opened(name))), markup=False)
             return
+        # A run to come: its plan, and for profile paper those on other cards.
         given = console.parameters({"profile": profile, "recipe": recipe, "dataset": dataset}, parameter)
         settings = resolve(**given).settings
-        found = plan_module.plan(settings, device_called(gpu) if gpu else this_device(settings.device))
+        found = planning.plan(settings, device_called(gpu) if gpu else this_device(settings.device))
         out.print(tables.plan_table(found, settings), markup=False)
         out.print(*tables.remarks(found), sep="\n", markup=False, soft_wrap=True)
         if not gpu and settings.profile == "paper":
-            out.print("", tables.cards_table(across_cards(settings)), markup=False)
+            out.print("", tables.cards_table(planning.across_cards(settings)), markup=False)
         if not found.fits:
             raise DataError(
                 f"this does not fit into {found.device.name}: lower sft_max_length, dpo_max_length or lora_rank, or "
@@ -159,21 +171,25 @@ def rehearse(
     record: Annotated[bool, typer.Option(help="keep the rates in helpers/planning/ too, for all plans")] = False,
     parameter: Parameter = None,
 ) -> None:
-    """Prove profile paper here without the hub: its sizes, random weights, a few steps of every stage; measure them."""
+    """Try profile paper here without the hub: its sizes, random weights, a few steps of every stage; measure them."""
     with explained():
         from helpers.planning import rehearsal, tables
 
+        # Paths are meant as seen from where the command was typed.
         place = (console.START / (folder or results_root() / "rehearsal").expanduser()).resolve()
+        source = vocabulary and (console.START / vocabulary.expanduser()).resolve()
         os.chdir(ROOT)
         given = console.parameters({"recipe": recipe}, parameter)
         with Display(["folders", *rehearsal.STAGES]) as display:
+            # Folders like the hub's, then every stage in a process of its own.
             with display.working("folders"):
-                source = vocabulary and (console.START / vocabulary.expanduser()).resolve()
-                given = rehearsal.settings_of(rehearsal.write_folders(place, pairs, source), steps, given)
+                places = rehearsal.write_folders(place, pairs, source)
+                given = rehearsal.settings_of(places, steps, given)
             done = []
             for stage in rehearsal.STAGES:
                 with display.working(stage):
                     done += rehearsal.rehearse(place, given, [stage])
+        # What was measured, beside what was planned.
         found = rehearsal.summarise(given, done, record)
         out.print("", tables.rehearsal_table(found.rows), "", sep="\n", markup=False)
         out.print(*found.sentences, sep="\n", markup=False, soft_wrap=True)
@@ -203,6 +219,7 @@ def _opened(name: str) -> Run:
     """A run that is there, opened with its own settings. Raises DataError for a name that is none."""
     from helpers.pipeline.run import open_run
 
+    # The run's own record says which settings were given.
     record = files.read_json(results_root() / name / "run.json")
     if not record:
         there = ", ".join(sorted(path.parent.name for path in results_root().glob("*/run.json"))) or "none yet"
@@ -212,6 +229,7 @@ def _opened(name: str) -> Run:
         raise DataError(f"results/{name}/run.json is damaged: python -m helpers run with that run's settings mends it")
     os.chdir(ROOT)
     given = {key: values[key] for key, origin in sources.items() if origin == "you"}
+    # A run that was named by hand keeps that name.
     if resolve(**given).run_name != name:
         given["run"] = name
     return open_run(**given)
@@ -247,21 +265,24 @@ def sweep(
     with explained():
         from helpers import experiments
 
+        # Without a name: which experiments there are.
         if name is None:
             for known, question in experiments.experiments().items():
                 out.print(f"{known}: {len(experiments.jobs(known))} runs. {question}", markup=False, soft_wrap=True)
             return
+        # Refuse what cannot be done before anything starts.
         todo = experiments.jobs(name)
         if cluster not in (None, "slurm", "local"):
             raise SettingsError(f"no cluster is called {cluster!r}: --cluster slurm, or local to try it out here")
         if ask and not cluster:
             raise SettingsError("--ask is for jobs of a cluster: give --cluster slurm too")
+        # Do the runs, then write the table and the card, which states sizes and the table of seeds.
         out.print(experiments.plan(name, workers, cluster), markup=False)
         os.chdir(ROOT)
         with Display([job.name for job in todo]) as display:
             for done in experiments.run(name, workers, cluster, ask or ()):
                 display.done(done, "done")
-        card()  # it states sizes and the table of seeds
+        card()
         out.print(near(experiments.TABLES / f"{name}.csv.gz"), markup=False)
 
 

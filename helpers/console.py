@@ -25,9 +25,15 @@ out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
 def parameters(options: dict[str, str | None], pairs: list[str] | None = None) -> dict[str, Any]:
-    """Named options and ["beta=5e-2", ...] as typed values. What does not fit stays text, for `resolve` to explain."""
+    """Parameters of a command by name, as values of their settings' types.
+
+    options: named options, None where one was not given. pairs: what -p was given, ["beta=5e-2", ...]. A value that
+    does not fit its setting stays text: `resolve` says what is wrong with it. Raises SettingsError for a text without a
+    name, or a parameter that has two values.
+    """
     given: dict[str, Any] = {}
-    for pair in [f"{key}={value}" for key, value in options.items() if value is not None] + (pairs or []):
+    texts = [f"{key}={value}" for key, value in options.items() if value is not None]
+    for pair in texts + (pairs or []):
         key, sign, text = pair.partition("=")
         if not sign or not key:
             raise SettingsError(f"{pair!r} is not a parameter: write -p name=value, such as -p beta=0.3")
@@ -44,6 +50,7 @@ def _typed(name: str, text: str) -> Any:
         return text
     if text.lower() in {"none", "null"}:
         return None
+    # A folder is kept as seen from the project, where runs look for it.
     if name in PLACES and (place := Path(text).expanduser()).exists():
         return os.path.relpath(place.resolve(), ROOT)
     try:
@@ -54,7 +61,7 @@ def _typed(name: str, text: str) -> Any:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Errors as one red line. Exit code 2: mend the parameters or the data; 1: it stopped while working."""
+    """Inside, an error becomes one red line. Exit code 2: mend the parameters or the data; 1: it stopped at work."""
     try:
         yield
     except NotebookFailed as error:

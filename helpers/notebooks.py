@@ -29,7 +29,8 @@ class NotebookFailed(CourseError):
 def execute(notebook: Path, parameters: dict[str, Any], out: Path, failed: Path) -> None:
     """Run one notebook from the project root with this Python and write it to `out`, whole or not at all.
 
-    Raises NotebookFailed at the first failing cell and leaves what had run as `failed`, which a later success removes.
+    parameters: what papermill puts after the parameters cell. Raises NotebookFailed at the first failing cell, and
+    leaves what had run as `failed`, which a later success removes.
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -53,10 +54,12 @@ def execute(notebook: Path, parameters: dict[str, Any], out: Path, failed: Path)
                 **kernel,
             )
     except (PapermillExecutionError, DeadKernelError, CellTimeoutError, RuntimeError) as error:
+        # Where it stopped: papermill has written what had run, if anything had.
         where, reason = "its start", _last_line(str(error)) or type(error).__name__
         if partial.exists():
             os.replace(partial, failed)
             where = _failing_cell(json.loads(failed.read_text(encoding="utf-8"))["cells"])
+        # Why: the cell's own error, or the end of its process.
         if isinstance(error, PapermillExecutionError):
             reason = f"{error.ename}: {_last_line(error.evalue)}"
         elif isinstance(error, DeadKernelError):
@@ -106,9 +109,14 @@ def _braces_kept(path: Path) -> str:
 
 def _failing_cell(cells: list[dict]) -> str:
     """The cell that stopped, the last one that papermill started, as "cell [7] (Heading above it)"."""
+    # Its place among all cells.
+    last = -1
+    for place, cell in enumerate(cells):
+        if cell["metadata"].get("papermill", {}).get("start_time"):
+            last = place
+    # Its number among code cells, as Jupyter shows it, and the last heading before it.
     heading, number = "", 0
-    started = [n for n, cell in enumerate(cells) if cell["metadata"].get("papermill", {}).get("start_time")]
-    for cell in cells[: max(started, default=-1) + 1]:
+    for cell in cells[: last + 1]:
         if cell["cell_type"] == "markdown":
             found = re.findall(r"^#+ +(.+)$", "".join(cell["source"]), flags=re.M)
             heading = found[-1] if found else heading
@@ -132,6 +140,7 @@ def write_clean(source: Path, target: Path) -> None:
     for cell in nb["cells"]:
         for key in ("papermill", "execution"):
             cell["metadata"].pop(key, None)
+        # Papermill gives every cell a list of tags; an empty one goes.
         if not cell["metadata"].get("tags", True):
             del cell["metadata"]["tags"]
     files.write_json(target, nb)

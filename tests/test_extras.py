@@ -61,6 +61,15 @@ def test_the_doctor_names_the_missing_extra_and_a_run_is_refused_with_one_line(r
     assert not list(results.glob("*/notebooks"))
 
 
+@pytest.mark.parametrize("package", ["typer", "rich", "pydantic", "packaging"])
+def test_without_a_package_that_every_command_needs_there_is_one_line(package):
+    code = f"import runpy, sys; sys.modules[{package!r}] = None; sys.argv = ['helpers', 'doctor']; "
+    code += "runpy.run_module('helpers', run_name='__main__')"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 1 and answer.stderr.count("\n") == 1, answer.stderr
+    assert f"needs the package {package}, which is not installed" in answer.stderr
+
+
 def test_a_run_asks_for_the_notebooks_packages_before_it_starts(results, monkeypatch):
     monkeypatch.setattr(extras, "missing", lambda names: [name for name in names if name == "cleanlab"])
     with pytest.raises(CourseError, match=r"not installed \(cleanlab\)"):

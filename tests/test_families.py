@@ -14,6 +14,7 @@ from helpers.core.errors import CourseError, SettingsError
 from helpers.core.methods import METHODS
 from helpers.models import families, generation, loading, sizes
 from helpers.pipeline import stages, train
+from helpers.pipeline.run import open_run
 from helpers.training import dpo, memory, sft
 from helpers.training.dpo import _dpo_rows
 from helpers.training.rows import dataset
@@ -241,6 +242,15 @@ def dialogues(folder):
         (folder / subset).mkdir(parents=True, exist_ok=True)
         (folder / subset / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     return folder
+
+
+def test_profile_local_trains_its_own_base_policy_and_reward_model(tmp_path, results):
+    sizes = {"eval_prompts": 2, "heldout_pairs": 4, "reward_pairs": 16, "pretrain_epochs": 0.1, "reward_epochs": 1.0}
+    run = open_run(profile="local", dataset=str(dialogues(tmp_path / "data")), **sizes)
+    base, scorer = stages.base_policy(run), stages.reward_model(run)
+    assert loading.load_policy(base).config.model_type == "opt" and len(stages.training_log(run, "base"))
+    assert loading.load_reward_model(scorer)[0].config.num_labels == 1
+    assert stages.training_summary(run, "reward_model")["steps"] > 0
 
 
 def test_profile_local_with_a_llama_as_policy_and_a_llama_as_reward_model(tmp_path, results):

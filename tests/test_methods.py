@@ -244,11 +244,9 @@ def test_train_only_one_more_model(opened, monkeypatch, tmp_path):
 
 def test_several_processes_refuse_what_they_cannot_share(monkeypatch):
     monkeypatch.setattr(distributed, "count", lambda: 2)
-    _check_shares(tiny.settings(), ["pairs", "sft", "dpo"])
-    with pytest.raises(SettingsError, match="orpo is trained by one process only"):
-        _check_shares(tiny.settings(), ["pairs", "sft", "orpo"])
-    with pytest.raises(SettingsError, match="dpo is trained by one process only"):
-        _check_shares(tiny.settings(preference_loss="simpo"), ["dpo"])
+    _check_shares(tiny.settings())
+    with pytest.raises(SettingsError, match="3 rows cannot be shared evenly by 2 processes"):
+        _check_shares(tiny.settings(dpo_batch_size=3))
 
 
 def test_the_whole_course_needs_the_four_models(opened):

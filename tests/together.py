@@ -24,6 +24,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from helpers import __main__, console
 from helpers.core import distributed
+from helpers.core.methods import METHODS
 from helpers.core.profiles import ROOT
 from helpers.pipeline import stages
 from helpers.training.dpo import train_preferences
@@ -45,6 +46,9 @@ CASES = {
     "dpo": {"dpo_learning_rate": 5e-3},
     "dpo-precomputed": {"dpo_learning_rate": 5e-3, "dpo_reference": "precomputed"},
     "dpo-published": PUBLISHED | {"dpo_learning_rate": 5e-3},
+    "simpo": {"dpo_learning_rate": 5e-3},
+    # Here each process takes a whole batch of one process: ORPO averages over the tokens of a batch.
+    "orpo-published": PUBLISHED | {"dpo_learning_rate": 5e-3},
     "dpo-uneven": {"dpo_learning_rate": 5e-3},  # the last step has 2 rows, of the others' 4
 }
 SMALL = {"train_pairs": 6, "heldout_pairs": 2, "max_new_tokens": 2, "sft_batch_size": 4, "dpo_batch_size": 4}
@@ -53,10 +57,14 @@ TRAIN_SMALL = ["train", "--profile", "smoke", "--only", "sft,dpo", *(f"-p{n}={va
 
 
 def train(case, out, progress=None):
-    """One training of CASES on the tiny policy; the name's first part says which."""
-    kind = {"sft": train_sft, "dpo": train_preferences}[case.partition("-")[0]]
+    """One training of CASES on the tiny policy; the name's first part says by which method."""
+    method = case.partition("-")[0]
     rows = TRAIN[:22] if "uneven" in case else TRAIN
-    kind(out.parent.parent / "policy", rows, HELDOUT, tiny.settings(**CASES[case]), out, progress=progress)
+    given = (out.parent.parent / "policy", rows, HELDOUT, tiny.settings(**CASES[case]), out)
+    if method == "sft":
+        train_sft(*given, progress=progress)
+    else:
+        train_preferences(*given, method=METHODS[method], progress=progress)
 
 
 def join(folder):

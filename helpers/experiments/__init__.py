@@ -1,9 +1,9 @@
 """Experiments that take hours: many trainings, whose tables of figures are kept under data_cache/experiments/.
 
 catalogue: which experiments there are, and the runs of each; run_one: one run done and measured; sweep: all runs of an
-experiment; tables: the tables read and summarised; dpo_puzzle: what that experiment was expected to show, and what it
-shows. A table holds figures
-only. Finished trainings are kept in results/, so that a sweep that was stopped goes on where it was.
+experiment; cluster: the same as jobs of a cluster; tables: the tables read and summarised; dpo_puzzle: what that
+experiment was expected to show, and what it shows. A table holds figures only. Finished trainings are kept in results/,
+so that a sweep that was stopped goes on where it was.
 """
 
 from helpers.experiments import dpo_puzzle

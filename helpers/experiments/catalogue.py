@@ -37,37 +37,52 @@ PUZZLE_GRID = {
 
 
 class Job(NamedTuple):
-    """One run of an experiment: its settings, and which of its models are asked; none: only DPO's log is kept."""
+    """One run of an experiment.
+
+    arm: what is varied, in words. settings: its parameters. models: those whose responses are measured; none: only the
+    log of DPO's training is kept. sampled: also measure one response a prompt at temperature 1.
+    """
 
     arm: str
     settings: dict[str, Any]
     models: tuple[str, ...] = PAPER_MODELS
-    sampled: bool = False  # also one answer a prompt at temperature 1
+    sampled: bool = False
 
     @property
     def name(self) -> str:
+        """The name of its run folder."""
         return self.settings["run"]
 
 
 def _job(experiment: str, arm: str, seed: int, *, models: tuple[str, ...], sampled: bool = False, **settings) -> Job:
-    name = "-".join([experiment, *arm.replace(",", "").replace("=", "").split(), str(seed)])
+    # The run is called by experiment, arm and seed, with dashes between words.
+    words = arm.replace(",", "").replace("=", "").split()
+    name = "-".join([experiment, *words, str(seed)])
     return Job(arm, {"seed": seed, "run": name, **settings}, models, sampled)
 
 
 def _seeds() -> list[Job]:
-    """Both recipes over several training seeds: does SFT+DPO beat SFT, by the judge and in truth?"""
-    grid = product(range(SEEDS), RECIPES)
+    """Both recipes over several training seeds: does SFT+DPO beat SFT, by the reward model and in truth?"""
     shared = {"models": PAPER_MODELS, "sampled": True, "eval_prompts": PROMPTS_A_SIDE}
-    return [_job("seeds", recipe, seed, recipe=recipe, **shared) for seed, recipe in grid]
+    todo = []
+    for seed, recipe in product(range(SEEDS), RECIPES):
+        todo.append(_job("seeds", recipe, seed, recipe=recipe, **shared))
+    return todo
 
 
 def _faults() -> list[Job]:
     """The recommended recipe with one of the paper's faults at a time: which one costs most?"""
-    published = {name: row[RECIPES.index("published")] for name, row in BY_RECIPE.items()}
-    faults = {fault: {name: published[name] for name in names} for fault, names in FAULTS.items()}
+    # Each arm takes some settings from the published recipe.
+    column = RECIPES.index("published")
+    arms: dict[str, dict[str, Any]] = {"recommended": {}}
+    for fault, names in FAULTS.items():
+        arms[fault] = {name: BY_RECIPE[name][column] for name in names}
     shared = {"models": TAUGHT, **SMALL}
-    arms = {"recommended": {}} | faults
-    return [_job("faults", arm, seed, **shared, **own) for seed, (arm, own) in product(range(FEW_SEEDS), arms.items())]
+    todo = []
+    for seed in range(FEW_SEEDS):
+        for arm, own in arms.items():
+            todo.append(_job("faults", arm, seed, **shared, **own))
+    return todo
 
 
 def _printed() -> list[Job]:
@@ -80,7 +95,8 @@ def _printed() -> list[Job]:
 def _cleaning() -> list[Job]:
     """As many pairs from what the audit leaves: do sound rows help, undoubted labels, or the truth itself?"""
     arms = {"all pairs": "no", "without marked rows": "marked", "without doubted labels": "labels"}
-    arms["only what is right in truth"] = "truth"  # the most that any audit could reach
+    # The most that any audit could reach.
+    arms["only what is right in truth"] = "truth"
     shared = {"models": TAUGHT, **SMALL}
     return [_job("cleaning", arm, seed, clean=arms[arm], **shared) for seed in range(CLEANING_SEEDS) for arm in arms]
 
@@ -90,9 +106,10 @@ def _puzzle() -> list[Job]:
     shared = {"train_pairs": PUZZLE_PAIRS, "heldout_pairs": PUZZLE_HELD_OUT, "lora_rank": 8, "lora_alpha": 16}
     shared |= {"dpo_batch_size": 8}  # the published number of pairs a step
     todo = []
+    # Every combination of the factors' levels, with every seed.
     for seed, *values in product(range(FEW_SEEDS), *PUZZLE_GRID.values()):
         factors = dict(zip(PUZZLE_GRID, values, strict=True))
-        arm = ", ".join(f"{value}" for value in values)
+        arm = ", ".join(map(str, values))
         todo.append(_job("puzzle", arm, seed, models=(), **shared, **factors))
     return todo
 

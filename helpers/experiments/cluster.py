@@ -27,7 +27,10 @@ LEAST_MINUTES, MARGIN = 60, 4  # a job may take so many times as long as it took
 
 
 def wishes(given: Sequence[str]) -> dict[str, Any]:
-    """["timeout_min=90", "slurm_partition=gpu"] as submitit takes them: whole numbers are numbers."""
+    """What a job needs, as submitit takes it: ["timeout_min=90", "slurm_partition=gpu"] -> name -> value.
+
+    Whole numbers become numbers. Raises SettingsError for a text without a name or a value.
+    """
     found: dict[str, Any] = {}
     for text in given:
         name, sign, value = text.partition("=")
@@ -44,11 +47,12 @@ def run(
 
     minutes: what a run took here on one core. cluster: "slurm", or "local" for processes of this machine. workers: how
     many at once; 1 leaves that to Slurm. asked: see `wishes`. Every job is waited for, whatever becomes of the others;
-    then CourseError tells which failed, and why the first did.
+    then CourseError says which failed, and why the first did.
     """
     executor = _executor(name, minutes, cluster, workers, asked)
     work, failed = _Measure(asked.get("cpus_per_task", 1)), {}
-    size = workers if cluster == "local" else len(todo)  # nothing else limits how much a laptop does at once
+    # Slurm takes all jobs at once and says when each starts; on this machine only as many are submitted as may run.
+    size = workers if cluster == "local" else len(todo)
     for first in range(0, len(todo), size):
         jobs = executor.map_array(work, todo[first : first + size])
         places = {id(job): first + i for i, job in enumerate(jobs)}
@@ -61,10 +65,11 @@ def run(
                     failed[place] = _reason(error)
                 else:
                     yield place, result
-        except BaseException:  # the user stops it, or the one who asked for results
+        except BaseException:  # stopped by the user, or by the caller, who wants no more results
             for job in jobs:
                 job.cancel(check=False)
             raise
+    # Say what failed only after all others are done.
     if failed:
         place = min(failed)
         raise CourseError(
@@ -85,8 +90,10 @@ class _Measure(Checkpointable):
 
 def _executor(name: str, minutes: float, cluster: Cluster, workers: int, asked: Mapping[str, Any]) -> AutoExecutor:
     """What submits jobs. Raises SettingsError, one line, for a cluster that is not there or a wish it does not know."""
+    # What a job gets where nothing else was asked for.
     usual = {"name": name, "timeout_min": max(LEAST_MINUTES, round(MARGIN * minutes)), "cpus_per_task": 1}
-    usual |= {"slurm_array_parallelism": workers} if workers > 1 else {}
+    if workers > 1:
+        usual["slurm_array_parallelism"] = workers
     try:
         executor = AutoExecutor(results_root() / ".cluster" / name, cluster=cluster)
         executor.update_parameters(**(usual | asked))
@@ -97,6 +104,9 @@ def _executor(name: str, minutes: float, cluster: Cluster, workers: int, asked: 
 
 def _reason(error: Exception) -> str:
     """The line of a job's error that says what went wrong: the last one of its traceback."""
+    # What submitit puts around a traceback is left out.
     lines = [line.strip() for line in str(error).splitlines()]
     trace = [line for line in lines if line and not line.startswith(("---", "You can check", "- "))]
-    return trace[-1].removeprefix("helpers.errors.") if trace else type(error).__name__
+    if not trace:
+        return type(error).__name__
+    return trace[-1].removeprefix(f"{CourseError.__module__}.")

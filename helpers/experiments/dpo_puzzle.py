@@ -21,13 +21,15 @@ LOW, HIGH = PUZZLE_RATES
 
 
 def expected_loss(sigma: float, beta: float, mean: float = 0.0) -> float:
-    """E[-log sigmoid(beta m)] for a margin m ~ Normal(mean, sigma), in nats: what noise alone makes of a DPO loss.
+    """E[-log sigmoid(beta m)] for a margin m ~ Normal(mean, sigma): the DPO loss in nats that noise alone gives.
 
-    For small beta * sigma and mean 0 this is ln 2 + (beta sigma)^2 / 8, the second-order term of the loss at 0.
+    sigma, mean: of the margin, in nats. For small beta * sigma and mean 0 this is ln 2 + (beta sigma)^2 / 8, the
+    second-order term of the loss at 0.
     """
     if sigma == 0:
         return float(np.logaddexp(0, -beta * mean))
-    drawn, weights = hermegauss(120)  # 14 digits while beta * sigma < 2; adaptive rules lose small excesses
+    # Gauss-Hermite quadrature, exact to 14 digits while beta * sigma < 2; adaptive rules lose a small excess over ln 2.
+    drawn, weights = hermegauss(120)
     return float(weights @ np.logaddexp(0, -beta * (mean + sigma * drawn)) / weights.sum())
 
 
@@ -37,10 +39,11 @@ def implied_sigma(loss: float, beta: float) -> float:
 
 
 def noise(policy: Path, pairs: pd.DataFrame, dropout: float, passes: int = 8, seed: int = 0) -> np.ndarray:
-    """Margins in nats of an untouched policy against itself, when dropout draws another network in each pass.
+    """Margins in nats of an untrained policy against itself, where dropout drops other units in each forward pass.
 
-    Every pass plays the policy against every other as its reference: shape (passes * (passes - 1), pairs). pairs:
-    columns prompt, chosen, rejected. Their standard deviation is the sigma of `expected_loss`.
+    policy: a model folder. pairs: columns prompt, chosen, rejected. dropout: the rate. passes: forward passes over each
+    text. Returns shape (passes * (passes - 1), pairs): each pass is the policy, each other pass its reference. The
+    standard deviation is the sigma of `expected_loss`.
     """
     import torch
 
@@ -48,16 +51,20 @@ def noise(policy: Path, pairs: pd.DataFrame, dropout: float, passes: int = 8, se
     from helpers.training.losses import completion_log_probs, labels_of_completion
 
     model, tokenizer = load_policy(policy, dropout=dropout, device="cpu").train(), load_tokenizer(policy)
-    starts = torch.tensor([len(ids) for ids in tokenizer(list(pairs["prompt"]))["input_ids"]])
+    # The place of the first completion token in each row.
+    prompts = tokenizer(list(pairs["prompt"]))["input_ids"]
+    starts = torch.tensor([len(ids) for ids in prompts])
     torch.manual_seed(seed)
     log_probs = {}
-    for side in ("chosen", "rejected"):
-        texts = list(pairs["prompt"] + pairs[side] + tokenizer.eos_token)
+    for completion in ("chosen", "rejected"):
+        # Tokenise with EOS, pad at the end, and take the log-probability of each completion in every pass.
+        texts = list(pairs["prompt"] + pairs[completion] + tokenizer.eos_token)
         rows = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
         labels = labels_of_completion(rows["input_ids"], starts, rows["attention_mask"].sum(dim=1))
         with torch.no_grad():
             drawn = [completion_log_probs(model(**rows).logits, labels) for _ in range(passes)]
-        log_probs[side] = torch.stack(drawn).double().numpy()
+        log_probs[completion] = torch.stack(drawn).double().numpy()
+    # Log-ratios of every pass to every pass, without each to itself.
     difference = log_probs["chosen"] - log_probs["rejected"]
     other = ~np.eye(passes, dtype=bool)
     return (difference[:, None] - difference[None, :])[other]
@@ -78,14 +85,17 @@ def predictions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a run: its factors, first and mean training loss, last held-out loss and margin, and its seed."""
+    """One row a run: its factors and seed, first and mean training loss, last held-out loss, margin and accuracy.
+
+    table: that of experiment "puzzle", one row a log event. Column losses holds all training losses of a run.
+    """
     keys = [*PUZZLE_GRID, "seed"]
     rows = []
     for factors, log in table.groupby(keys, sort=False):
-        train, looks = (log[log["split"] == split].sort_values("step") for split in ("train", "heldout"))
+        train = log[log["split"] == "train"].sort_values("step")
+        last = log[log["split"] == "heldout"].sort_values("step").iloc[-1]
         # A log row holds the mean since the row before it.
         steps = np.diff(train["step"], prepend=0)
-        last = looks.iloc[-1]
         rows.append(
             {
                 **dict(zip(keys, factors, strict=True)),
@@ -105,18 +115,24 @@ def effects(runs: pd.DataFrame) -> pd.DataFrame:
 
     runs: `summarise(table)`. One row a factor; columns training loss, held-out loss: mean (least to most) over seeds.
     """
-    rows = {}
+    rows: dict[str, dict[str, str]] = {}
     for factor, (first, second) in PUZZLE_GRID.items():
+        # Means over all runs with one seed and level, and their difference seed by seed.
         means = runs.groupby(["seed", factor])[["train_loss", "heldout_loss"]].mean()
         change = means.xs(second, level=factor) - means.xs(first, level=factor)
         rows[f"{factor}: {first} to {second}"] = {
-            name: f"{change[column].mean():+.4f} ({change[column].min():+.4f} to {change[column].max():+.4f})"
-            for name, column in (("training loss", "train_loss"), ("held-out loss", "heldout_loss"))
+            "training loss": _mean_and_range(change["train_loss"]),
+            "held-out loss": _mean_and_range(change["heldout_loss"]),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("factor")
 
 
+def _mean_and_range(values: pd.Series) -> str:
+    return f"{values.mean():+.4f} ({values.min():+.4f} to {values.max():+.4f})"
+
+
 def _of(runs: pd.DataFrame, **factors) -> pd.DataFrame:
+    """The runs with these levels of the factors."""
     for name, value in factors.items():
         runs = runs[runs[name] == value]
     return runs
@@ -140,8 +156,13 @@ def _noisy_start(reference: str) -> Callable[[pd.DataFrame], tuple[str, bool]]:
 
 
 def _same_without_dropout(runs: pd.DataFrame) -> tuple[str, bool]:
-    live, before = (_of(runs, dropout=0.0, dpo_reference=name)["losses"] for name in ("live", "precomputed"))
-    gap = max(abs(a - b) for x, y in zip(live, before, strict=True) for a, b in zip(x, y, strict=True))
+    live = _of(runs, dropout=0.0, dpo_reference="live")["losses"]
+    before = _of(runs, dropout=0.0, dpo_reference="precomputed")["losses"]
+    # Runs that differ in nothing else stand at the same place; compare their losses one by one.
+    gap = 0.0
+    for one, other in zip(live, before, strict=True):
+        for a, b in zip(one, other, strict=True):
+            gap = max(gap, abs(a - b))
     return f"largest gap between two training losses: {gap:.5f}", bool(gap < 1e-3)
 
 
@@ -163,7 +184,8 @@ def _learns(runs: pd.DataFrame) -> tuple[str, bool]:
 
 def _dropout_costs(runs: pd.DataFrame) -> tuple[str, bool]:
     bold = _of(runs, dpo_learning_rate=HIGH, lora_targets="all-linear", dpo_reference="live")
-    off, on = (_of(bold, dropout=rate).set_index("seed")["heldout_loss"] for rate in (0.0, 0.1))
+    off = _of(bold, dropout=0.0).set_index("seed")["heldout_loss"]
+    on = _of(bold, dropout=0.1).set_index("seed")["heldout_loss"]
     return f"held-out loss with dropout minus without: {_range(on - off)}", bool((on - off).min() > 0)
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -17,8 +17,12 @@ DPO_TRAINED, HELD_OUT = ("dpo", "sft_dpo"), ("loss", "logps_chosen", "logps_reje
 
 
 class Measured(NamedTuple):
-    """One run: its rows of the experiment's table, the calibrated cut-offs (they depend on judge and held-out pairs
-    only; {} where nothing was asked), and the first and last look at held-out pairs of each DPO training."""
+    """What one run gave.
+
+    table: its rows of the experiment's table. cuts: side -> calibrated cut-off, which depends on reward model and
+    held-out pairs only; {} where no responses were measured. held_out: the first and the last evaluation on held-out
+    pairs of each DPO training.
+    """
 
     table: pd.DataFrame
     cuts: dict[str, float]
@@ -26,7 +30,10 @@ class Measured(NamedTuple):
 
 
 def measure(job: Job, threads: int | None = None) -> Measured:
-    """Train what is missing and measure it: a row a response, or DPO's log where no model is asked."""
+    """Train what is missing and measure it: a row a response, or a row a log event of DPO where the job names no model.
+
+    threads: of torch in this process; None: as they are.
+    """
     import torch
 
     from helpers.pipeline.run import open_run
@@ -35,7 +42,7 @@ def measure(job: Job, threads: int | None = None) -> Measured:
         torch.set_num_threads(threads)
     with contextlib.redirect_stdout(io.StringIO()):
         run = open_run(**job.settings)
-    return _answers(run, job) if job.models else _log(run, job)
+    return _responses(run, job) if job.models else _log(run, job)
 
 
 def first_steps(job: Job) -> pd.DataFrame:
@@ -47,37 +54,56 @@ def first_steps(job: Job) -> pd.DataFrame:
     return measure(job._replace(settings=job.settings | short)).table
 
 
-def _answers(run: "Run", job: Job) -> Measured:
-    from helpers.data.synthetic import assess
+def _responses(run: "Run", job: Job) -> Measured:
+    """The responses of the job's models: their scores, whether they pass, and what the oracle knows of them."""
     from helpers.pipeline import stages
 
-    rules = {rule: stages.thresholds(run, rule) for rule in ("calibrated", "published")}
-    decodings = {"greedy": stages.scores} | ({"sampled": stages.sampled_scores} if job.sampled else {})
+    # Responses of each model with their scores, greedy and where it is wanted sampled.
+    scored = {"greedy": stages.scores}
+    if job.sampled:
+        scored["sampled"] = stages.sampled_scores
+    calibrated, published = stages.thresholds(run, "calibrated"), stages.thresholds(run, "published")
     parts = []
     for model in job.models:
-        for decoding, ask in decodings.items():
-            rows = ask(run, model)
-            truth = [assess(row.prompt, row.response) for row in rows.itertuples()]
-            passed = {rule: thresholds.passes(rows, cuts) for rule, cuts in rules.items()}
-            known = {what: [getattr(verdict, what) for verdict in truth] for what in ("kind", "good")}
-            own = {"arm": job.arm, "seed": run.settings.seed, "model": model, "decoding": decoding}
-            parts.append(rows.assign(**own, **passed, **known, truth=[t.score for t in truth], prompt=range(len(rows))))
+        for decoding, scores_of in scored.items():
+            rows = _with_truth(scores_of(run, model))
+            rows = rows.assign(arm=job.arm, seed=run.settings.seed, model=model, decoding=decoding)
+            rows["calibrated"] = thresholds.passes(rows, calibrated)
+            rows["published"] = thresholds.passes(rows, published)
+            parts.append(rows)
     table = pd.concat(parts, ignore_index=True)[COLUMNS]
     table = table.astype({"calibrated": int, "published": int, "good": int, "ended": int}).round({"score": 4})
-    cuts = {side: round(getattr(rules["calibrated"], side), 4) for side in ("harmless", "helpful")}
+    # What stands in the record beside the table.
+    cuts = {"harmless": round(calibrated.harmless, 4), "helpful": round(calibrated.helpful, 4)}
     trained = [model for model in DPO_TRAINED if model in job.models]
     return Measured(table, cuts, [_held_out(stages.training_log(run, model), model, job) for model in trained])
 
 
+def _with_truth(rows: pd.DataFrame) -> pd.DataFrame:
+    """Responses with what the oracle knows: columns kind, good and truth (its score); prompt is the prompt's number."""
+    from helpers.data.synthetic import assess
+
+    verdicts = [assess(row.prompt, row.response) for row in rows.itertuples()]
+    return rows.assign(
+        kind=[verdict.kind for verdict in verdicts],
+        good=[verdict.good for verdict in verdicts],
+        truth=[verdict.score for verdict in verdicts],
+        prompt=range(len(rows)),
+    )
+
+
 def _held_out(log: pd.DataFrame, model: str, job: Job) -> dict:
-    """The first and last look at held-out pairs: loss, and mean log-probability of chosen and rejected completions."""
-    looks = log[log["split"] == "heldout"]
-    values = {name: [round(float(looks[name].iloc[place]), 4) for place in (0, -1)] for name in HELD_OUT}
-    return {"arm": job.arm, "seed": job.settings["seed"], "model": model, **values}
+    """First and last evaluation on held-out pairs: loss, mean log-probability of chosen and rejected completions."""
+    heldout = log[log["split"] == "heldout"]
+    found: dict[str, Any] = {"arm": job.arm, "seed": job.settings["seed"], "model": model}
+    for name in HELD_OUT:
+        first, last = heldout[name].iloc[0], heldout[name].iloc[-1]
+        found[name] = [round(float(first), 4), round(float(last), 4)]
+    return found
 
 
 def _log(run: "Run", job: Job) -> Measured:
-    """The whole log of DPO from Base: a row an event, with the settings that the experiment varies."""
+    """The whole log of DPO from Base: a row a log event, with the settings that the experiment varies."""
     from helpers.pipeline import stages
 
     log = stages.training_log(run, "dpo")

@@ -15,7 +15,10 @@ from helpers.experiments.run_one import Measured, measure
 
 
 def plan(name: str, workers: int = 1, cluster: str | None = None) -> str:
-    """One line before a sweep: how many runs there are, how many are finished, and how long the others may take."""
+    """One line before a sweep: how many runs there are, how many are finished, and how long the others may take.
+
+    name, workers, cluster: as in `run`. Raises SettingsError for an unknown name.
+    """
     todo = jobs(name)
     finished = sum(map(_is_finished, todo))
     if cluster == "slurm":
@@ -30,8 +33,11 @@ def _is_finished(job: Job) -> bool:
     stages = results_root() / job.name / "stages"
     if store.damage(stages / _last_stage(job)):
         return False
-    records = (files.read_json(path) for path in stages.glob(f"[!.]*/{store.MANIFEST}"))
-    return all(code.is_unchanged(record.get("code"), record.get("versions")) for record in records)
+    for path in stages.glob(f"[!.]*/{store.MANIFEST}"):
+        record = files.read_json(path)
+        if not code.is_unchanged(record.get("code"), record.get("versions")):
+            return False
+    return True
 
 
 def _last_stage(job: Job) -> str:
@@ -39,29 +45,34 @@ def _last_stage(job: Job) -> str:
 
 
 def run(name: str, workers: int = 1, cluster: str | None = None, asked: Sequence[str] = ()) -> Iterator[str]:
-    """Do the runs of an experiment that are not done; yield each one's name.
+    """Do the runs of an experiment that are not done; yield each one's name, then write the table and its record.
 
-    ``workers`` at once with a core each, on this machine; or as jobs of a ``cluster`` ("slurm", or "local" to try it
-    out), for each of which ``asked`` ("slurm_partition=gpu") is asked. At the end the table and its record (settings,
-    seeds, versions, sha256) are written.
+    workers: runs at once, with a core each where it is more than one. cluster: "slurm" for jobs of a cluster, "local"
+    to try that out here, None for processes of this machine. asked: what a job of a cluster needs, such as
+    "slurm_partition=gpu". Raises SettingsError for an unknown name or a cluster that is not there.
     """
-    todo, results = jobs(name), {}
+    todo = jobs(name)
+    # Where the runs are done.
     if cluster is None:
         measured = _here(todo, workers)
     else:
-        from helpers.experiments import cluster as cluster_module
-        from helpers.experiments.cluster import wishes  # needs submitit
+        from helpers.experiments.cluster import run as run_on_cluster  # needs submitit
+        from helpers.experiments.cluster import wishes
 
-        measured = cluster_module.run(name, todo, MINUTES[name], cluster, workers, wishes(asked))
+        measured = run_on_cluster(name, todo, MINUTES[name], cluster, workers, wishes(asked))
+    # They end in any order; the table has the order of the catalogue.
+    results: dict[int, Measured] = {}
     for place, result in measured:
         results[place] = result
         yield todo[place].name
-    _keep(name, todo, [results[i] for i in range(len(todo))])
+    _keep(name, todo, [results[place] for place in range(len(todo))])
 
 
 def _here(todo: list[Job], workers: int) -> Iterator[tuple[int, Measured]]:
+    """Do the runs in processes of this machine; yield (place in `todo`, what was measured) as they finish."""
+    threads = None if workers == 1 else 1
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        working = {pool.submit(measure, job, None if workers == 1 else 1): i for i, job in enumerate(todo)}
+        working = {pool.submit(measure, job, threads): place for place, job in enumerate(todo)}
         try:
             for done in as_completed(working):
                 yield working[done], done.result()
@@ -71,8 +82,10 @@ def _here(todo: list[Job], workers: int) -> Iterator[tuple[int, Measured]]:
 
 
 def _keep(name: str, todo: list[Job], results: list[Measured]) -> None:
+    """Write the table, the record of how it was made, and both into the manifest of data_cache/."""
     from helpers.pipeline.data_cache import enter_in_manifest
 
+    # The table is the same file for the same figures, whenever it is written.
     table = pd.concat([result.table for result in results], ignore_index=True)
     tables.TABLES.mkdir(exist_ok=True)
     path = tables.TABLES / f"{name}.csv.gz"

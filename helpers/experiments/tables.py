@@ -14,6 +14,7 @@ COLUMNS = [
     "arm", "seed", "model", "decoding", "side", "prompt", "score", "calibrated", "published", "kind", "good",
     "truth", "tokens", "ended",
 ]  # fmt: skip
+SUMMARY = ["value", "low", "high", "least", "most"]
 MEASURED_BY = {"oracle": "good", "reward model": "calibrated", "reward model, published cut-offs": "published"}
 
 
@@ -36,8 +37,9 @@ def record(name: str) -> dict:
 
 def rows_of(table: pd.DataFrame, job: Job) -> pd.DataFrame:
     """The rows of one run, found by the settings that are columns of the table."""
-    for name in (name for name in job.settings if name in table):
-        table = table[table[name] == job.settings[name]]
+    for name, value in job.settings.items():
+        if name in table:
+            table = table[table[name] == value]
     return table
 
 
@@ -49,49 +51,64 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (arm, decoding, model), part in table.groupby(["arm", "decoding", "model"], sort=False):
         for by, column in MEASURED_BY.items():
-            sides = _by_seed_and_prompt(part, column)
+            passed = _by_seed_and_prompt(part, column)
             for metric in METRICS:
-                rows.append([arm, decoding, model, metric, by, *_summary(_of_metric(sides, metric))])
-    names = ["arm", "decoding", "model", "metric", "by", "value", "low", "high", "least", "most"]
-    return pd.DataFrame(rows, columns=names)
+                rows.append([arm, decoding, model, metric, by, *_summary(_of_metric(passed, metric))])
+    return pd.DataFrame(rows, columns=["arm", "decoding", "model", "metric", "by", *SUMMARY])
 
 
 def differences(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
-    """Model b minus model a on the same seeds and prompts: columns as in `rates`, in points."""
+    """Model b minus model a on the same seeds and prompts: columns as in `rates`, in percentage points."""
     rows = []
     for (arm, decoding), part in table.groupby(["arm", "decoding"], sort=False):
         for by, column in MEASURED_BY.items():
-            first, second = (_by_seed_and_prompt(part[part["model"] == model], column) for model in (a, b))
-            gaps = {side: second[side] - first[side] for side in SIDES}
+            first = _by_seed_and_prompt(part[part["model"] == a], column)
+            second = _by_seed_and_prompt(part[part["model"] == b], column)
+            gaps = _minus(second, first)
             for metric in METRICS:
                 rows.append([arm, decoding, metric, by, *_summary(_of_metric(gaps, metric))])
-    return pd.DataFrame(rows, columns=["arm", "decoding", "metric", "by", "value", "low", "high", "least", "most"])
+    return pd.DataFrame(rows, columns=["arm", "decoding", "metric", "by", *SUMMARY])
 
 
 def changes(table: pd.DataFrame, baseline: str, model: str) -> pd.DataFrame:
-    """Every other arm minus the baseline for one model, greedy, same seeds and prompts: columns as in `rates`."""
+    """Every other arm minus the baseline for one model, greedy, same seeds and prompts.
+
+    Columns as in `rates`, in percentage points.
+    """
     own = table[(table["model"] == model) & (table["decoding"] == "greedy")]
     rows = []
     for by, column in MEASURED_BY.items():
-        sides = {arm: _by_seed_and_prompt(part, column) for arm, part in own.groupby("arm", sort=False)}
-        for arm in (arm for arm in sides if arm != baseline):
-            gaps = {side: sides[arm][side] - sides[baseline][side] for side in SIDES}
-            rows += [[arm, metric, by, *_summary(_of_metric(gaps, metric))] for metric in METRICS]
-    return pd.DataFrame(rows, columns=["arm", "metric", "by", "value", "low", "high", "least", "most"])
+        passed = {arm: _by_seed_and_prompt(part, column) for arm, part in own.groupby("arm", sort=False)}
+        for arm in passed:
+            if arm == baseline:
+                continue
+            gaps = _minus(passed[arm], passed[baseline])
+            for metric in METRICS:
+                rows.append([arm, metric, by, *_summary(_of_metric(gaps, metric))])
+    return pd.DataFrame(rows, columns=["arm", "metric", "by", *SUMMARY])
 
 
 def _by_seed_and_prompt(part: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
-    return {
-        side: part[part["side"] == side].pivot(index="seed", columns="prompt", values=column).to_numpy(float)
-        for side in SIDES
-    }
+    """Side -> a column of 0 and 1, shape (seeds, prompts)."""
+    found = {}
+    for side in SIDES:
+        own = part[part["side"] == side]
+        found[side] = own.pivot(index="seed", columns="prompt", values=column).to_numpy(float)
+    return found
 
 
-def _of_metric(sides: dict[str, np.ndarray], metric: str) -> list[np.ndarray]:
-    return {"hmr": [sides["harmful"]], "hpr": [sides["helpful"]], "cas": list(sides.values())}[metric]
+def _minus(second: dict[str, np.ndarray], first: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Side -> the difference of two arms or models, prompt by prompt."""
+    return {side: second[side] - first[side] for side in SIDES}
+
+
+def _of_metric(values: dict[str, np.ndarray], metric: str) -> list[np.ndarray]:
+    """The sides over which a metric is a mean: one for HmR and HpR, both for CAS."""
+    return {"hmr": [values["harmful"]], "hpr": [values["helpful"]], "cas": list(values.values())}[metric]
 
 
 def _summary(samples: list[np.ndarray]) -> list[float]:
+    """The columns SUMMARY of samples, one array (seeds, prompts) a side, in percent."""
     per_seed = np.mean([sample.mean(axis=1) for sample in samples], axis=0)
     limits = statistics.crossed_limits(samples)
     return [round(100 * float(value), 2) for value in (per_seed.mean(), *limits, per_seed.min(), per_seed.max())]

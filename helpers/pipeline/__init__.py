@@ -1,1 +1,1 @@
-"""A run: its folder, and its stages from the pairs to the evaluation. Notebooks ask `pipeline.stages`."""
+"""A run: its folder, and its stages from the pairs to the evaluation. Notebooks call `pipeline.stages`."""

@@ -4,7 +4,7 @@ mini_hh/SUBSET/{train,test}.jsonl.gz   dialogues in HH-RLHF's official layout
 mini_hh/truth/SUBSET-{train,test}.jsonl.gz   what is true of each row: kinds, utilities, label, flaw, annotator
 policy/                                the base policy: a small OPT pre-trained on the world's raw corpus
 experiments/                           tables of figures from sweeps of many trainings
-reward_model/                          the judge: a small DeBERTa-v2 trained on pairs that no policy sees
+reward_model/                          a small DeBERTa-v2 trained on pairs that no policy sees
 manifest.json                          what each part was made from, and every file's sha256 (of .gz: of what is in it)
 """
 
@@ -39,12 +39,13 @@ HELDOUT_SCORES = "heldout_scores.csv"
 def build(*parts: str) -> None:
     """Make the parts again (all by default): the dialogues, the policy, the reward model; then the manifest.
 
-    Each part is made beside data_cache/ and moved in when it is whole. It takes about 26 minutes on two cores. The
-    models' bytes may differ between machines and with the number of cores; those of the dialogues never do. Tables of
-    experiments stay as they are: make them again too, and the card.
+    parts: some of "mini_hh", "policy" and "reward_model". It takes about 26 minutes on two cores. The models' bytes may
+    differ between machines and with the number of cores; those of the dialogues never do. Tables of experiments stay as
+    they are: make them again too, and the card.
     """
     makers = _makers()
     for part in parts or makers:
+        # Make the part beside data_cache/, and move it in when it is whole.
         with tempfile.TemporaryDirectory(dir=DATA_CACHE.parent, prefix=".data_cache-") as work:
             made_from = parts_of(part)
             makers[part](Path(work) / part)
@@ -55,11 +56,12 @@ def build(*parts: str) -> None:
 
 
 def verify() -> list[str]:
-    """Check every file against the manifest, and that the dialogues regenerate from the seed.
+    """Check every file against the manifest, and that the seed gives the same dialogues again.
 
-    Returns a line for each part that other code or settings would make now: what is shipped is whole all the same.
-    Raises DataError that names the first file that is missing, changed or unexpected.
+    Returns a line for each part that the code and settings of now would make differently, although it is whole. Raises
+    DataError that names the first file that is missing, changed or unexpected.
     """
+    # Every file is in the manifest with this content, and no file is missing.
     files = store.files_of(DATA_CACHE)
     if not files:
         raise DataError(
@@ -72,6 +74,7 @@ def verify() -> list[str]:
             raise DataError(f"data_cache/{name} {what}: use a complete checkout, or python -m helpers cache build")
         if sha256_of_content(there[name]) != files[name]["sha256"]:
             raise DataError(f"data_cache/{name} is not the file that was shipped: use a fresh checkout")
+    # Make the dialogues again.
     with tempfile.TemporaryDirectory() as again:
         _write_dialogues(Path(again))
         if content_hash(Path(again)) != content_hash(DATA_CACHE / DIALOGUES):
@@ -86,21 +89,25 @@ def made_from() -> dict[str, dict]:
 
 
 def _changed_since() -> list[str]:
-    """Lines that say which parts and tables would be made differently now, and of which nobody knows."""
+    """Lines that say which parts and tables would be made differently now, and of which that is not recorded."""
     lines, unknown = [], []
+    # Dialogues and models, by the parts in the manifest.
     for part in _makers():
         record = made_from().get(part) or {}
         if record.get("code") is None:
             unknown.append(part)
         elif found := store.changes(record, parts_of(part)):
             lines.append(f"data_cache/{part} is whole, but would be made differently now: {store.told(found)}")
+    # Tables of experiments, by the record beside each.
     for table in sorted((DATA_CACHE / EXPERIMENTS).glob("*.json")):
         record = read_json(table)
         if "code" not in record:
             unknown.append(f"{EXPERIMENTS}/{table.stem}")
         elif not code.is_unchanged(record["code"], record.get("versions")):
             lines.append(f"data_cache/{EXPERIMENTS}/{table.stem} is whole, but its code or libraries changed since")
-    return lines + ([f"the code that made it is not recorded: {', '.join(unknown)}"] if unknown else [])
+    if unknown:
+        lines.append(f"the code that made it is not recorded: {', '.join(unknown)}")
+    return lines
 
 
 def parts_of(part: str) -> store.Parts:
@@ -110,8 +117,10 @@ def parts_of(part: str) -> store.Parts:
         POLICY: {"world_seed": WORLD_SEED, "raw_documents": RAW_DOCUMENTS, "vocabulary": VOCABULARY},
         REWARD_MODEL: {"reward_seed": REWARD_SEED, "pairs_a_subset": REWARD_ROWS, "vocabulary": VOCABULARY},
     }[part]
-    kind = {POLICY: "pretrain_", REWARD_MODEL: "reward_"}.get(part)
-    uses |= {name: value for name, value in TRAINING.items() if kind and name.startswith(kind)}
+    # The settings of its training, where it has one.
+    prefix = {POLICY: "pretrain_", REWARD_MODEL: "reward_"}.get(part)
+    if prefix:
+        uses |= {name: value for name, value in TRAINING.items() if name.startswith(prefix)}
     made_by = code.of_builder(_makers()[part])
     return store.Parts(uses, {}, made_by.code, made_by.versions)
 
@@ -121,8 +130,10 @@ def _makers() -> dict[str, Callable[[Path], None]]:
 
 
 def _cached_files() -> list[Path]:
-    parts = [DATA_CACHE / part for part in (DIALOGUES, POLICY, REWARD_MODEL, EXPERIMENTS)]
-    return sorted(p for part in parts for p in part.rglob("*") if p.is_file())
+    found: list[Path] = []
+    for part in (DIALOGUES, POLICY, REWARD_MODEL, EXPERIMENTS):
+        found += [path for path in (DATA_CACHE / part).rglob("*") if path.is_file()]
+    return sorted(found)
 
 
 def _write_dialogues(folder: Path) -> None:
@@ -145,11 +156,13 @@ def _train_policy(folder: Path) -> None:
     from helpers.models import loading, small_models
     from helpers.training import pretrain
 
+    # Pre-train a fresh model on the raw corpus, with a tokenizer of its own.
     texts = synthetic.raw_corpus(WORLD_SEED, RAW_DOCUMENTS + HELDOUT_DOCUMENTS)
     train, heldout = texts[:RAW_DOCUMENTS], texts[RAW_DOCUMENTS:]
     tokenizer = small_models.train_policy_tokenizer(train, VOCABULARY)
     trained = folder.with_name("training")
     pretrain.pretrain(tokenizer, train, heldout, _settings(), trained)
+    # Ship what was trained, with dropout off.
     model = loading.load_policy(trained / "model", dropout=0.0, device="cpu")
     _ship(model, tokenizer, trained, folder, torch.float16)
 
@@ -163,28 +176,36 @@ def _train_reward_model(folder: Path) -> None:
     from helpers.training import reward_model
 
     pairs, trained = folder.with_name("pairs"), folder.with_name("training")
+    # Write the reward model's own dialogues, and read them as pairs.
     frames = {}
     for split, numbers in REWARD_ROWS.items():
         for subset, n in numbers.items():
             rows, _ = reward_model_pairs(subset, split, n)
             _write_rows(pairs / subset / f"{split}.jsonl.gz", rows)
         frames[split] = load_pairs(pairs, [synthetic.HARMLESS, synthetic.HELPFUL], split).pairs
-    texts = pd.concat([frames["train"]["prompt"] + frames["train"][side] for side in ("chosen", "rejected")])
+    # Train tokenizer and model on the train pairs.
+    train = frames["train"]
+    texts = pd.concat([train["prompt"] + train["chosen"], train["prompt"] + train["rejected"]])
     tokenizer = small_models.train_reward_tokenizer(list(texts), VOCABULARY)
     fresh = small_models.new_reward_model(tokenizer, seed=WORLD_SEED)
-    reward_model.train_reward_model(fresh, tokenizer, frames["train"], frames["test"], _settings(), trained)
+    reward_model.train_reward_model(fresh, tokenizer, train, frames["test"], _settings(), trained)
+    # Ship the model, and its scores of the held-out pairs.
     model, _ = loading.load_reward_model(trained / "model", device="cpu")
     _ship(model, tokenizer, trained, folder, torch.float16)
     _score_heldout(folder, frames["test"])
 
 
 def _score_heldout(folder: Path, heldout) -> None:
-    """Figures of the judge's held-out pairs beside it: its scores, and the latent utilities of the replies."""
+    """Write the held-out pairs' scores by the reward model, and the latent utilities of their replies, beside it."""
     import pandas as pd
 
     from helpers.models.scoring import pair_scores
 
-    known = [pd.DataFrame(reward_model_pairs(subset, "test", n)[1]) for subset, n in REWARD_ROWS["test"].items()]
+    # What is true of the pairs comes from their generator, in the same order.
+    known = []
+    for subset, n in REWARD_ROWS["test"].items():
+        _, facts = reward_model_pairs(subset, "test", n)
+        known.append(pd.DataFrame(facts))
     truth = pd.concat(known, ignore_index=True)[["chosen_utility", "rejected_utility"]]
     scores = pair_scores(folder, heldout, batch_size=32, device="cpu").round(4).reset_index(drop=True)
     table = pd.concat([heldout["subset"].reset_index(drop=True), scores, truth], axis=1)
@@ -192,7 +213,10 @@ def _score_heldout(folder: Path, heldout) -> None:
 
 
 def reward_model_pairs(subset: str, split: str, n: int) -> tuple[list[dict], list[dict]]:
-    """The reward model's pairs and their truth: seen by no policy, no planted flaws, some spoiled replies."""
+    """(pairs, their truth) for the reward model, n of a subset and split.
+
+    No policy sees them. They have no planted flaws, and some of their replies are spoiled on purpose.
+    """
     return synthetic.generate_pairs(REWARD_SEED, subset, split, n, flawed=False, spoiled=True)
 
 

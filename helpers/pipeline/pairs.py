@@ -16,7 +16,12 @@ from helpers.pipeline.sources import identity, source
 
 
 class Pairs(NamedTuple):
-    """Training pairs, held-out pairs, evaluation prompts, and what was counted on the way."""
+    """The data of a run, one row a pair or prompt.
+
+    train and heldout have the columns of `helpers.data.pairs.load_pairs`; prompts has side, subset, line, prompt and
+    chosen (the whole dialogue), from which `responses.evaluation_prompts` cuts what the models see. counts: rows that
+    were read, left out and used, and where the prompts come from.
+    """
 
     train: pd.DataFrame
     heldout: pd.DataFrame
@@ -25,26 +30,36 @@ class Pairs(NamedTuple):
 
 
 def pairs(run: Run) -> Pairs:
-    """Training and held-out pairs and the evaluation prompts of a run; no first human turn is on two sides."""
+    """Training and held-out pairs and the evaluation prompts of a run.
+
+    Training pairs, held-out pairs and evaluation prompts share no first human turn. Raises DataError where the dataset
+    has no training pair, and what `load_pairs` raises for damaged rows.
+    """
     s, origin = run.settings, source(run, "dataset")
     subsets = [subset.strip() for subset in s.subsets.split(",")]
+    # Of a folder only the files of these subsets count.
     uses, needs = identity(origin)
     if needs:
         found = [find_split(origin, subset, split) for subset in subsets for split in ("train", "test")]
         needs = [path for path in found if path]
+    # The paper's own prompts are taken unless the reader gave a number of prompts.
     own_number = s.eval_prompts if run.resolved.source["eval_prompts"] == "you" else None
     names = ("train_pairs", "heldout_pairs", "eval_prompts", "skip_malformed", "seed", "clean")
-    uses |= {name: getattr(s, name) for name in names} | {"subsets": subsets, "own_number": own_number}
+    uses |= {name: getattr(s, name) for name in names}
+    uses |= {"subsets": subsets, "own_number": own_number}
 
     def build(folder: Path) -> None:
-        read = [load_pairs(origin, subsets, split, skip_malformed=s.skip_malformed) for split in ("train", "test")]
-        (train, train_out), (test, test_out) = read
+        # Read both splits, and let the audit leave out rows of the train split.
+        train, train_out = load_pairs(origin, subsets, "train", skip_malformed=s.skip_malformed)
+        test, test_out = load_pairs(origin, subsets, "test", skip_malformed=s.skip_malformed)
         if train.empty:
             raise DataError(f"{origin} holds no training pair in {s.subsets}: give another dataset or other subsets")
         audited = _audited(train, origin, subsets, s.clean) if s.clean != "no" else train
+        # Choose the prompts, then take their dialogues out of the pairs, and those of all train pairs out of held-out.
         prompts, which = _evaluation_dialogues(origin, subsets, train, test, s.eval_prompts, paper=own_number is None)
         clean = without_first_turns(audited, prompts)
         heldout = without_first_turns(without_first_turns(test, prompts), train)
+        # Draw the pairs that are used. Held-out pairs are the same for every seed.
         frames = {
             "train": sample_pairs(clean, s.train_pairs, s.seed),
             "heldout": sample_pairs(heldout, s.heldout_pairs, PAPER_SEED),
@@ -53,6 +68,7 @@ def pairs(run: Run) -> Pairs:
         }
         for name, frame in frames.items():
             frame.to_json(folder / f"{name}.jsonl", orient="records", lines=True, force_ascii=False)
+        # Count what happened to the rows.
         counts = {
             "train pairs read": len(train),
             "test pairs read": len(test),
@@ -67,15 +83,23 @@ def pairs(run: Run) -> Pairs:
         (folder / "counts.json").write_text(json.dumps(counts, indent=1))
 
     folder = run.stage("pairs", uses=uses, needs=needs, build=build)
-    frames = [read_rows(folder / f"{name}.jsonl") for name in ("train", "heldout", "prompts")]
-    return Pairs(*frames, json.loads((folder / "counts.json").read_text()))
+    return Pairs(
+        train=read_rows(folder / "train.jsonl"),
+        heldout=read_rows(folder / "heldout.jsonl"),
+        prompts=read_rows(folder / "prompts.jsonl"),
+        counts=json.loads((folder / "counts.json").read_text()),
+    )
 
 
 def _audited(train: pd.DataFrame, origin: Path | str, subsets: list[str], clean: str) -> pd.DataFrame:
-    """The pairs that setting `clean` leaves. Raises SettingsError where the truth is asked for and nobody knows it."""
+    """The pairs that setting `clean` leaves: "truth", "marked" or "labels".
+
+    Raises SettingsError for "truth" where it is not known, in any data but the embedded.
+    """
     from helpers.data import audit
 
     rows = load_transcripts(origin, subsets, "train")
+    # Rows that are sound: in truth, or as far as the checks of rows can tell.
     if clean == "truth":
         truth = audit.planted(origin, subsets)
         if truth is None:
@@ -83,14 +107,22 @@ def _audited(train: pd.DataFrame, origin: Path | str, subsets: list[str], clean:
         kept = rows.index[audit.is_sound(truth.query("split == 'train'")).to_numpy()]
     else:
         kept = audit.clean_index(audit.detect(rows))
+    # Of these, rows whose label is not doubted.
     if clean == "labels":
         kept = kept[~audit.label_issues(audit.label_probability(rows.loc[kept])).to_numpy()]
-    places = pd.MultiIndex.from_frame(rows.loc[kept, ["subset", "line"]])
-    return train[pd.MultiIndex.from_frame(train[["subset", "line"]]).isin(places)].reset_index(drop=True)
+    # The audit knows whole dialogues, the training knows pairs: a row is found by its subset and line in both.
+    kept_places = pd.MultiIndex.from_frame(rows.loc[kept, ["subset", "line"]])
+    places = pd.MultiIndex.from_frame(train[["subset", "line"]])
+    return train[places.isin(kept_places)].reset_index(drop=True)
 
 
 def _evaluation_dialogues(origin, subsets, train, test, n, *, paper: bool) -> tuple[pd.DataFrame, str]:
-    """The dialogues whose prompts are evaluated: the paper's 100 on the official HH test files, else n a side."""
+    """The dialogues whose prompts are evaluated, and where they come from in words.
+
+    paper: take the paper's 100 where the test files are HH-RLHF's official ones. Else n a side are drawn from `test`.
+    """
+    columns = ["side", "subset", "line", "prompt", "chosen"]
+    # Draw as the paper did, and see whether these are the rows that the paper had.
     if paper and {"harmless-base", "helpful-base"} <= set(subsets):
         transcripts = load_transcripts(origin, ["harmless-base", "helpful-base"], "test")
         try:
@@ -98,10 +130,11 @@ def _evaluation_dialogues(origin, subsets, train, test, n, *, paper: bool) -> tu
         except DataError:
             rows = transcripts.iloc[:0].assign(side=[])
         if len(rows) and prompts.is_paper_source(rows):
-            return rows.assign(prompt=rows["chosen"])[["side", "subset", "line", "prompt", "chosen"]], "the paper's 100"
+            return rows.assign(prompt=rows["chosen"])[columns], "the paper's 100"
+    # Other data: draw from the test pairs.
     rows = prompts.sample_prompts(test, train, n)
     whole = rows.assign(chosen=rows["prompt"] + rows["chosen"])
-    return whole[["side", "subset", "line", "prompt", "chosen"]], f"{n} a side, drawn from the test pairs"
+    return whole[columns], f"{n} a side, drawn from the test pairs"
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -110,7 +143,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def token_counter(tokenizer) -> Callable[[str], int]:
-    """Count the tokens of a text."""
+    """A function that counts the tokens of a text, special tokens that the tokenizer adds included."""
     return lambda text: len(tokenizer(text)["input_ids"])
 
 

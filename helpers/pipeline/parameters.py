@@ -12,26 +12,29 @@ SWITCHES = ("profile", "recipe", "seed", "device")
 
 
 def without_defaults(given: dict[str, Any]) -> dict[str, Any]:
-    """Drop `profile="mini"` and the like, so that the reference run is the same run however it is asked for."""
-    usual = {name: Settings.model_fields[name].default for name in SWITCHES}
-    return {n: v for n, v in given.items() if v is not None and not (n in usual and v == usual[n])}
+    """Parameters without None and without switches at their defaults, such as profile="mini".
+
+    A run is named after what was given: so the reference run has one name, whether its profile is typed or not.
+    """
+    kept = {}
+    for name, value in given.items():
+        is_usual = name in SWITCHES and value == Settings.model_fields[name].default
+        if value is not None and not is_usual:
+            kept[name] = value
+    return kept
 
 
 def notebook_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
     """What the parameter cells of a notebook assign, or the plain values of any other namespace.
 
-    The cells are read from IPython's history, so that variables which the reader made since do not count:
-    the newest such cell of the notebook itself (it has annotations) and the newest that papermill put after it.
+    namespace: a notebook's globals, whose "In" is IPython's history. The cells are read from there, so that variables
+    which the reader made since do not count: the newest parameters cell of the notebook itself (it has annotations) and
+    the newest that papermill put after it. Prints a note where such a variable was set to another value since.
     """
     if not isinstance(namespace.get("In"), list):
-        public = {name: value for name, value in namespace.items() if not name.startswith("_")}
-        return {n: v for n, v in public.items() if not (callable(v) or isinstance(v, types.ModuleType))}
-    cells = [cell for source in namespace["In"] if (cell := _parsed_parameters(source)) is not None]
-    own = max((i for i, (annotated, _) in enumerate(cells) if annotated), default=None)
-    used = cells if own is None else [cells[own], *cells[own + 1 :][-1:]]
-    assigned = {name: node for _, cell in used for name, node in cell.items()}
+        return _plain_values(namespace)
     found: dict[str, Any] = {}
-    for name, node in assigned.items():
+    for name, node in _assigned(namespace["In"]).items():
         try:
             found[name] = ast.literal_eval(node)
         except ValueError:  # computed in the cell: its value is in the namespace, unless the cell failed
@@ -46,8 +49,37 @@ def notebook_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _plain_values(namespace: dict[str, Any]) -> dict[str, Any]:
+    """Names and values without functions, modules and names that begin with an underscore."""
+    found = {}
+    for name, value in namespace.items():
+        if not (name.startswith("_") or callable(value) or isinstance(value, types.ModuleType)):
+            found[name] = value
+    return found
+
+
+def _assigned(history: list[str]) -> dict[str, ast.expr]:
+    """What the parameter cells among all cells that were executed assign: name -> expression."""
+    # All parameter cells, and the place of the newest that the notebook has itself.
+    cells: list[dict[str, ast.expr]] = []
+    own = None
+    for source in history:
+        parsed = _parsed_parameters(source)
+        if parsed is not None:
+            annotated, assigned = parsed
+            if annotated:
+                own = len(cells)
+            cells.append(assigned)
+    # That one counts, and the newest after it, which papermill put there.
+    used = cells if own is None else [cells[own], *cells[own + 1 :][-1:]]
+    together: dict[str, ast.expr] = {}
+    for assigned in used:
+        together |= assigned
+    return together
+
+
 def _parsed_parameters(source: str) -> tuple[bool, dict[str, ast.expr]] | None:
-    """Of a cell that starts with `# Parameters`: has it annotations, and what it assigns. None for other cells."""
+    """Of a cell that starts with `# Parameters`: whether it has annotations, and what it assigns. None for others."""
     if not source.lstrip().startswith("# Parameters"):
         return None
     try:

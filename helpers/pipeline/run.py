@@ -34,7 +34,7 @@ STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """One run: its checked settings and its folder. Made by `open_run`."""
+    """One run: its checked settings with their origins (`resolved`), and its folder. Made by `open_run`."""
 
     resolved: Resolved
     folder: Path
@@ -55,7 +55,11 @@ class Run:
         return self.resolved.table()
 
     def write_json(self, relative: str | Path, obj: Any) -> Path:
-        """Write `obj` as JSON to a file of this run's folder, whole or not at all. NaN is refused (ValueError)."""
+        """Write `obj` as JSON to a file of this run's folder, whole or not at all.
+
+        relative: the file, as seen from the run folder. Returns its full path. Raises StageError for a path outside the
+        run folder or a full disk, ValueError for NaN.
+        """
         path = (self.folder / relative).resolve()
         if not path.is_relative_to(self.folder):
             raise StageError(f"{relative} lies outside the run folder: give a path inside it")
@@ -84,11 +88,11 @@ class Run:
         """Folder of the finished stage `name`; calls `build(folder)` only if it is missing or not up to date.
 
         uses: settings and other JSON values that the result depends on. needs: files or folders it is made from; they
-        count by content. The code that `build` reaches and the versions of its libraries count too. `build` may find in
-        its folder what an interrupted call with the same parts left there, and go on from that. What it puts in
-        `checkpoints` is thrown away at the end. together: where several processes share the trainings, all of them call
-        `build` at once, and their number counts; other stages the main one builds by itself while they wait. Raises
-        StageError for a missing or damaged input, a full disk, or a builder that makes nothing.
+        count by content. build: fills a folder; its code and the versions of its libraries count too. It may find there
+        what an interrupted call with the same parts left, and go on from that; what it puts in `checkpoints` is thrown
+        away at the end. together: where several processes share the trainings, all of them call `build` at once, and
+        their number counts; any other stage is built by the main one while the others wait. Raises StageError for a
+        missing or damaged input, a full disk, or a builder that makes nothing.
         """
         made_by = code.of_builder(build)
         if together and distributed.launched() > 1:
@@ -105,13 +109,16 @@ class Run:
     def _stage(
         self, name: str, uses: dict[str, Any], needs: Sequence[Path], build: Callable[[Path], None], made_by: code.Code
     ) -> Path:
+        """`stage` in one process: what is there is checked, what is missing or out of date is built."""
         target, what = self._stage_folder(name), f"stage {name}"
-        _asked[target] = lambda: self._stage(name, uses, needs, build, made_by)
+        _builders[target] = lambda: self._stage(name, uses, needs, build, made_by)
         parts = store.Parts(uses, _inputs(what, needs), made_by.code, made_by.versions)
         if store.usable(target, parts, what):
             return target
-        if _mend(what, needs):  # an input may have come out different
+        # It will be built: its inputs must be whole. One that was built again may have come out different.
+        if _build_damaged_again(what, needs):
             parts = parts._replace(inputs=_inputs(what, needs))
+        # Another run may have this stage already.
         siblings = (path.parent for path in sorted(results_root().glob(f"*/stages/{name}/{store.MANIFEST}")))
         return store.make(target, parts, build, what, siblings=siblings)
 
@@ -121,15 +128,19 @@ class Run:
         return self.folder / "stages" / name
 
 
-_asked: dict[Path, Callable[[], Path]] = {}  # stage folder -> what makes it: stages that this session asked for
+_builders: dict[Path, Callable[[], Path]] = {}  # stage folder -> what builds it, of all stages this session called for
 
 
 def _inputs(what: str, needs: Sequence[Path]) -> dict[str, str]:
-    """Name -> hash of the content of what a stage is made from. Raises StageError for what is missing."""
+    """Name -> hash of the content of what a stage is made from. Raises StageError for what is missing.
+
+    what: the stage, in words for the message.
+    """
     found: dict[str, str] = {}
     for path in map(Path, needs):
         if not path.exists():
             raise StageError(f"{what} needs {_shown(path)}, which is missing: build or give it first")
+        # A stage is called by its name, another folder by the end of its path; equal names are told apart.
         thing = store.thing_with(path)
         name = thing.name if thing else "/".join(path.parts[-2:])
         while name in found:
@@ -138,24 +149,30 @@ def _inputs(what: str, needs: Sequence[Path]) -> dict[str, str]:
     return found
 
 
-def _mend(what: str, needs: Sequence[Path]) -> bool:
+def _build_damaged_again(what: str, needs: Sequence[Path]) -> bool:
     """Hash the inputs of a stage that is about to be built; build those again that are damaged. True if some were."""
-    damaged = False
-    for thing in filter(None, (store.thing_with(Path(path)) for path in needs)):
-        if problem := store.damage(thing, thoroughly=True):
-            if thing not in _asked or distributed.launched() > 1:
-                raise StageError(f"{what} needs {_shown(thing)}, {problem}: delete that folder, then start again")
-            _asked[thing]()
-            damaged = True
-    return damaged
+    some_were_damaged = False
+    for path in needs:
+        thing = store.thing_with(Path(path))
+        problem = store.damage(thing, thoroughly=True) if thing else None
+        if not problem:
+            continue
+        # Only one process alone can build it, and only what it has the builder of.
+        if thing not in _builders or distributed.launched() > 1:
+            raise StageError(f"{what} needs {_shown(thing)}, {problem}: delete that folder, then start again")
+        _builders[thing]()
+        some_were_damaged = True
+    return some_were_damaged
 
 
 def open_run(namespace: dict[str, Any] | None = None, **given: Any) -> Run:
     """Check the parameters, make the run folder, say what will happen. In a notebook: `open_run(globals())`.
 
     namespace: a notebook's globals (its `# Parameters` cells count), or a plain dict of parameters; `given` wins.
-    Raises SettingsError or DataError, one line, before any long work. Prints a short summary.
+    Prints a short summary. Raises SettingsError or DataError, one line, before any long work; StageError where the disk
+    is too small.
     """
+    # Check the parameters, and that the folders which they name exist.
     resolved = resolve(**(notebook_parameters(namespace or {}) | given))
     settings = resolved.settings
     _check_sources(settings)
@@ -164,6 +181,7 @@ def open_run(namespace: dict[str, Any] | None = None, **given: Any) -> Run:
         run.folder.mkdir(parents=True, exist_ok=True)
         _check_disk(run)
         _set_environment(settings)
+        # Record the settings; those of an earlier call are for the summary.
         record = {
             "name": run.name,
             "seed": settings.seed,
@@ -186,6 +204,7 @@ def _check_sources(settings: Settings) -> None:
         source = getattr(settings, name)
         if source is None or locate(source):
             continue
+        # It is no folder. Has it the form of a hub id, OWNER/NAME?
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
             raise DataError(f"{name} = {source!r}: no such folder, seen from here or from the project: mend the path")
         if settings.profile != "paper":
@@ -197,8 +216,9 @@ def _check_sources(settings: Settings) -> None:
 
 def _check_disk(run: Run) -> None:
     """Refuse to start a run that the disk cannot hold; what the run already has counts."""
+    # Bytes that there are; the others are MB.
     have = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
-    needed = round(1000 * DISK_GB[run.settings.profile])  # MB
+    needed = round(1000 * DISK_GB[run.settings.profile])
     missing = needed - (have + shutil.disk_usage(run.folder).free) // 10**6
     if missing > 0:
         raise StageError(
@@ -217,16 +237,17 @@ def _set_environment(settings: Settings) -> None:
 
 
 def _print_summary(run: Run, before: dict[str, Any]) -> None:
-    """A few lines that read the same on every machine."""
+    """Print profile, run folder, changed settings and what is there; the lines are the same on every machine."""
     s = run.settings
     device = "auto (decided when a model is loaded)" if s.device == "auto" else s.device
     print(f"profile {s.profile} · recipe {s.recipe} · seed {s.seed} · device {device}")
     print(f"run folder {_shown(run.folder)}")
     for name, (value, usual, origin) in run.resolved.changes().items():
         print(f"  {name} = {value!r} instead of {usual!r} ({origin})")
-    now = s.model_dump()
     if s.profile == "paper" and os.environ.get("HF_HUB_OFFLINE") == "1":
         print("HF_HUB_OFFLINE=1 is set: nothing is downloaded (an earlier run in this kernel sets it: restart to undo)")
+    # Settings of an earlier call with this run folder.
+    now = s.model_dump()
     other = [name for name in now if before and before.get(name) != now[name]]
     if other:
         print(f"this folder held other settings ({', '.join(other)}): what depends on them is built again")

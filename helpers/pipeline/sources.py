@@ -20,7 +20,10 @@ EMBEDDED = {
 
 
 def source(run: Run, what: str) -> Path | str:
-    """The dataset, policy or reward model of a run as a folder or a hub id; "" where the run trains its own."""
+    """Where the dataset, policy or reward model of a run comes from: a folder or a hub id.
+
+    what: "dataset", "policy" or "reward_model". Returns "" where the run trains its own.
+    """
     given = getattr(run.settings, what)
     if given is not None:
         return locate(given) or given
@@ -28,7 +31,7 @@ def source(run: Run, what: str) -> Path | str:
 
 
 def identity(origin: Path | str) -> tuple[dict, list[Path]]:
-    """How a source enters a fingerprint: a folder by its content, a hub id by its name and revision."""
+    """(uses, needs) of `Run.stage` for a source: a folder counts by its content, a hub id by its name and revision."""
     if isinstance(origin, Path):
         return {}, [origin, *_base(origin)]
     return {"hub": origin, "revision": revision_of(origin)}, []
@@ -43,7 +46,7 @@ def _base(origin: Path) -> list[Path]:
 
 
 def knows_truth(run: Run) -> bool:
-    """Whether the dialogues are the embedded ones, of which an oracle knows what is good."""
+    """Whether the dialogues are the embedded ones, for which the oracle knows what is good."""
     return run.settings.dataset is None
 
 

@@ -4,9 +4,9 @@
             │             └── dpo ─────────────┼── responses ── scores ── evaluation
             └── reward_model ── calibration ───┘
 
-Every function takes a run and returns its result, building what is missing on the way. Notebooks ask for what
-they need and never care whether it was there already. data: pairs and prompts; policies: the models and the
-judge; answers: what the models say and how it is judged.
+Every function takes a run and returns its result, building what is missing on the way. Notebooks call what they need,
+whether it was there already or not. pairs: the data; policies: base policy, trainings and reward model; responses: what
+the models answer, and the scores; evaluation: cut-offs and rates; sources: where given folders and models come from.
 """
 
 from helpers.core.methods import PAPER_MODELS, starts_from

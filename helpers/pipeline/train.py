@@ -4,8 +4,10 @@
 
 ddp.yaml: every process holds the whole model and takes a part of each step's rows, as accelerate deals them out.
 fsdp.yaml: each holds a part of the model too. Where the rows of an epoch fill its last step, the losses are those of
-one process within the error of floating-point sums; else accelerate takes some rows twice. The number of processes is
-among what a training is made from, so the notebooks take these trainings with `python -m helpers run --accept-stale`.
+one process within the error of floating-point sums; else accelerate takes some rows twice. ORPO is the exception: TRL
+averages its SFT term over the tokens of each batch, so the loss changes a little when a step is cut into other batches,
+by more processes or by a smaller rows_at_once. The number of processes is among what a training is made from, so the
+notebooks take these trainings with `python -m helpers run --accept-stale`.
 """
 
 from __future__ import annotations
@@ -18,28 +20,31 @@ from typing import Any
 
 from helpers.core import distributed
 from helpers.core.errors import SettingsError
-from helpers.core.methods import method_of, model_names, models_of, nearest_model
+from helpers.core.methods import model_names, models_of, nearest_model
 from helpers.core.progress import Display
 from helpers.core.settings import Settings, resolve
 from helpers.models.hardware import pick_device
 from helpers.pipeline.parameters import without_defaults
 from helpers.pipeline.run import Run, open_run
 
+STARTING_MODELS = {"base": "policy", "reward_model": "reward_model"}  # model -> the setting that may give one
+
 
 def train(given: dict[str, Any], only: Sequence[str] = ()) -> Run:
-    """Build the data of a run and its trainings, or `only` some of them; base and reward_model in profile local.
+    """Build the data of a run and train its models; in profile local also the base policy and the reward model.
 
-    `only` may also name a model that setting models does not.
-
-    given: the parameters, checked before anything starts. Called by all processes alike; the main one prints.
-    Raises SettingsError or DataError, one line, for what cannot be trained or shared.
+    given: the parameters, checked before anything starts. only: names of the models to train, also several in one text
+    with commas between; it may name a model that setting models does not. All processes call this alike; the main one
+    prints. Returns the run. Raises SettingsError or DataError, one line, for what cannot be trained or shared.
     """
+    # Everything that can be refused is refused before the processes wait for each other.
     given = without_defaults(given)
     settings = resolve(**given).settings
     steps = _steps(settings, only)
-    _check_shares(settings, list(steps))
+    _check_shares(settings)
     distributed.join(cpu=pick_device(settings.device) != "cuda")
-    with _main_speaks():
+    # Build one stage after the other.
+    with _only_main_prints():
         run = open_run(**given)
         print()
         with Display(list(steps)) as display:
@@ -51,26 +56,34 @@ def train(given: dict[str, Any], only: Sequence[str] = ()) -> Run:
 
 
 def _steps(settings: Settings, only: Sequence[str]) -> dict[str, Callable[[Run], Any]]:
-    """What to build, in order, by name."""
+    """What to build, in order: the name of each step, and the function that builds it.
+
+    Raises SettingsError for a name in `only` that is no model, or a model that this run takes as it is.
+    """
     from helpers.pipeline import stages
 
+    # Refuse names that are not known.
     wanted = [name for text in only for name in text.split(",")]
-    usual = ("base", "reward_model", *models_of(settings)[1:])
-    if unknown := [name for name in wanted if name not in {*usual, *model_names()}]:
-        raise SettingsError(f"no training is called {unknown[0]!r}{nearest_model(unknown[0])}")
-    elsewhere = [
-        name for name, own in (("base", "policy"), ("reward_model", "reward_model")) if not _trained(settings, own)
-    ]
-    if idle := [name for name in wanted if name in elsewhere]:
-        raise SettingsError(f"{idle[0]} is not trained here but taken as it is: only profile local trains its own")
-    names = dict.fromkeys([*usual, *wanted])
-    chosen = [name for name in names if (name in wanted if wanted else name not in elsewhere)]
-    own = {"reward_model": stages.reward_model}
-    return {"pairs": stages.pairs} | {name: own.get(name) or partial(_policy, name=name) for name in chosen}
+    usual = ["base", "reward_model", *models_of(settings)[1:]]
+    for name in wanted:
+        if name not in usual and name not in model_names():
+            raise SettingsError(f"no training is called {name!r}{nearest_model(name)}")
+    # Base and reward model are trained in profile local only, and only where none was given.
+    taken = [name for name, setting in STARTING_MODELS.items() if not _is_trained(settings, setting)]
+    for name in wanted:
+        if name in taken:
+            raise SettingsError(f"{name} is not trained here but taken as it is: only profile local trains its own")
+    # The order is that of the run; models that only `only` names come last.
+    steps: dict[str, Callable[[Run], Any]] = {"pairs": stages.pairs}
+    for name in dict.fromkeys(usual + wanted):
+        if name in wanted or (not wanted and name not in taken):
+            steps[name] = stages.reward_model if name == "reward_model" else partial(_policy, name=name)
+    return steps
 
 
-def _trained(settings: Settings, model: str) -> bool:
-    return settings.profile == "local" and getattr(settings, model) is None
+def _is_trained(settings: Settings, setting: str) -> bool:
+    """Whether a run trains the model that a setting, policy or reward_model, could give."""
+    return settings.profile == "local" and getattr(settings, setting) is None
 
 
 def _policy(run: Run, name: str) -> None:
@@ -79,25 +92,19 @@ def _policy(run: Run, name: str) -> None:
     stages.policy(run, name)
 
 
-def _check_shares(settings: Settings, steps: Sequence[str]) -> None:
-    """Raise SettingsError when the processes cannot share the rows of a step evenly, or a training not at all."""
+def _check_shares(settings: Settings) -> None:
+    """Raise SettingsError when the processes cannot share the rows of a step evenly."""
     from helpers.training.samplers import share
 
     for batch in (settings.sft_batch_size, settings.dpo_batch_size):
         share(batch, settings.gradient_accumulation, distributed.count(), settings.rows_at_once)
-    trained = [name for name in steps if name in model_names()[1:]]
-    alone = [name for name in trained if method_of(name, settings.preference_loss).memory == "dpo, all logits"]
-    if distributed.count() > 1 and alone:
-        raise SettingsError(
-            f"{alone[0]} is trained by one process only (TRL's trainer for it is experimental): leave it out with "
-            "--only, and train it without accelerate"
-        )
 
 
 @contextlib.contextmanager
-def _main_speaks() -> Iterator[None]:
-    """Let the main process alone print."""
-    with contextlib.ExitStack() as stack:
-        if not distributed.is_main():
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+def _only_main_prints() -> Iterator[None]:
+    """Inside, what the other processes print is thrown away."""
+    if distributed.is_main():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

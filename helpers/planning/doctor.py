@@ -1,4 +1,4 @@
-"""What this machine can run, and what is missing. Reads only: no network, no file changed."""
+"""What this machine can run, and what is missing. It changes no file and needs no network."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class Machine(NamedTuple):
 def examine(console: Console) -> bool:
     """Print what is here and which profiles can run; True if profile mini can."""
     machine, differing = look()
+    # What there is.
     facts = Table("what", "found", "remark")
     facts.add_row("Python", platform.python_version(), "" if sys.version_info >= (3, 11) else "3.11 or newer is needed")
     facts.add_row("packages", machine.packages or "all installed", differing)
@@ -47,6 +48,7 @@ def examine(console: Console) -> bool:
     facts.add_row("GPU", f"{machine.gpu:.0f} GB" if machine.gpu else "none", machine.gpu_name)
     facts.add_row("data_cache/", "not whole" if machine.data else "as its manifest says", machine.data or "")
     console.print(facts, markup=False)
+    # Which profiles that is enough for.
     verdicts = {profile: obstacles(profile, machine) for profile in PROFILES}
     profiles = Table("profile", "runs here", "why not, or what else it needs")
     for profile, found in verdicts.items():
@@ -71,10 +73,13 @@ def obstacles(profile: str, machine: Machine) -> list[str]:
 
 def look() -> tuple[Machine, str]:
     """The machine, and a remark on packages whose versions differ from the lock ("" if none does)."""
-    pyproject, lock = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "requirements.lock"))
+    # Packages: those that everything needs, and those that only notebooks need.
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     always, notebooks = extras.needed(pyproject), extras.needed(pyproject, "course")
     differing = differing_from_lock(always + notebooks, lock)
     gpu_name, gpu = _gpu()
+    # The disk is that of the results folder, which may not exist yet.
     root = results_root()
     existing = next(place for place in (root, *root.parents) if place.exists())
     machine = Machine(
@@ -103,9 +108,10 @@ def packages_problem(always: list[str], notebooks: list[str]) -> str | None:
 
 def differing_from_lock(names: list[str], lock: str) -> list[str]:
     """Of the named packages those that are installed in another version than the lock's, with both versions."""
+    # One name may have several versions in the lock, for several Pythons.
     locked: dict[str, list[str]] = {}
     for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", lock, flags=re.M):
-        locked.setdefault(name, []).append(version)  # one name may have several versions, for several Pythons
+        locked.setdefault(name, []).append(version)
     differing = []
     for name in set(names) - set(extras.missing(names)):
         installed = metadata.version(name)
@@ -115,14 +121,14 @@ def differing_from_lock(names: list[str], lock: str) -> list[str]:
 
 
 def _gpu() -> tuple[str, int]:
-    """(name, bytes of memory) of the first CUDA device; ("...", 0) without one."""
+    """(name, bytes of memory) of the first CUDA device; (why there is none, 0) without one."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed", 0
     import torch
 
     if not torch.cuda.is_available():
-        build = torch.version.cuda or "no CUDA"
-        return f"torch {torch.__version__}, built for {'CUDA ' if torch.version.cuda else ''}{build}", 0
+        built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+        return f"torch {torch.__version__}, built for {built_for}", 0
     device = torch.cuda.get_device_properties(0)
     return device.name, device.total_memory
 
@@ -144,6 +150,11 @@ def _data_problem() -> str | None:
 
 
 def _also_needs(profile: str) -> str:
-    column = PROFILES.index("paper")
-    downloads = ", ".join(BY_PROFILE[name][column] for name in ("dataset", "policy", "reward_model"))
-    return {"local": "--dataset: a folder in HH-RLHF's layout", "paper": f"downloads {downloads}"}.get(profile, "")
+    """What the user or the network must give to a profile; "" where it needs nothing."""
+    if profile == "local":
+        return "--dataset: a folder in HH-RLHF's layout"
+    if profile == "paper":
+        column = PROFILES.index("paper")
+        downloads = [BY_PROFILE[name][column] for name in ("dataset", "policy", "reward_model")]
+        return f"downloads {', '.join(downloads)}"
+    return ""

@@ -22,7 +22,7 @@ SAMPLE = 400  # rows of each subset that are read from a folder
 
 
 class Lengths(NamedTuple):
-    """Training pairs of a run, and mean tokens of an SFT row and of a DPO pair (both its sequences)."""
+    """Training pairs of a run, and mean tokens of an SFT row, of a DPO pair (both its sequences) and of a prompt."""
 
     pairs: int
     sft: float
@@ -31,54 +31,79 @@ class Lengths(NamedTuple):
 
 
 def lengths_of(settings: Settings) -> Lengths:
-    """Sizes of the training data: of a folder by its first rows, of HH-RLHF on the hub by its measured percentiles."""
+    """Sizes of the training data: a folder's by a sample of its rows, HH-RLHF's on the hub by its percentiles."""
     from helpers.pipeline.sources import locate
 
-    subsets = [name.strip() for name in settings.subsets.split(",")]
+    # Every subset by itself.
     folder = DATA_CACHE / "mini_hh" if settings.dataset is None else locate(settings.dataset)
-    found = [_of_folder(folder, name, settings) if folder else _of_hub(name, settings) for name in subsets]
+    found = []
+    for name in settings.subsets.split(","):
+        subset = name.strip()
+        found.append(_of_folder(folder, subset, settings) if folder else _of_hub(subset, settings))
+    # All together: a subset weighs as much as it has pairs.
     weights = [one.pairs for one in found]
     pairs = min(sum(weights), settings.train_pairs or sum(weights))
-    means = (np.average([getattr(one, what) for one in found], weights=weights) for what in ("sft", "dpo", "prompt"))
-    return Lengths(pairs, *map(float, means))
+    sft = np.average([one.sft for one in found], weights=weights)
+    dpo = np.average([one.dpo for one in found], weights=weights)
+    prompt = np.average([one.prompt for one in found], weights=weights)
+    return Lengths(pairs, float(sft), float(dpo), float(prompt))
 
 
 def _of_hub(subset: str, settings: Settings) -> Lengths:
+    """Lengths of a subset of HH-RLHF, taken as a hundred rows of the lengths between its percentiles."""
     percentiles = read_json(MEASURED)["subsets"][UNMEASURED.get(subset, subset)]
-    middles = {
-        name: (np.array(percentiles[name][:-1]) + percentiles[name][1:]) / 2
-        for name in ("prompt", "chosen", "rejected")
-    }
+    middles = {}
+    for name in ("prompt", "chosen", "rejected"):
+        values = np.array(percentiles[name])
+        middles[name] = (values[:-1] + values[1:]) / 2
     return _means(TRAIN_PAIRS[subset], **middles, settings=settings)
 
 
 def _of_folder(folder: Path, subset: str, settings: Settings) -> Lengths:
+    """Lengths of a subset in a folder: about SAMPLE of its rows are read."""
     from helpers.data import pairs, transcripts
-    from helpers.models.loading import load_tokenizer
-    from helpers.pipeline.sources import locate
 
+    # A folder without rows is planned as one row of a usual length; the run itself refuses it.
     path = pairs.find_split(folder, subset, "train")
     rows = pairs.load_transcripts(folder, [subset], "train") if path else None
     if rows is None or rows.empty:
         return _means(1, *(np.array([128.0]),) * 3, settings=settings)
+    # Split the dialogues of a sample into prompt and reply, and count tokens.
     sample = rows.iloc[:: max(1, len(rows) // SAMPLE)]
-    split = [[transcripts.split_reply(text) for text in sample[side]] for side in ("chosen", "rejected")]
+    chosen = [transcripts.split_reply(text) for text in sample["chosen"]]
+    rejected = [transcripts.split_reply(text) for text in sample["rejected"]]
+    return _means(
+        len(rows),
+        prompt=_tokens([prompt for prompt, _ in chosen], settings),
+        chosen=_tokens([reply for _, reply in chosen], settings),
+        rejected=_tokens([reply for _, reply in rejected], settings),
+        settings=settings,
+    )
+
+
+def _tokens(texts: list[str], settings: Settings) -> np.ndarray:
+    """Tokens of each text, shape (texts,): by the policy's tokenizer where it is here, else by a measured ratio."""
+    from helpers.models.loading import load_tokenizer
+    from helpers.pipeline.sources import locate
+
     policy = DATA_CACHE / "policy" if settings.policy is None else locate(settings.policy)
     if policy:
-        tokenizer = load_tokenizer(policy)
-        count = lambda texts: np.array([len(ids) for ids in tokenizer(list(texts))["input_ids"]], float)  # noqa: E731
-    else:
-        ratio = read_json(MEASURED)["subsets"]["helpful-base"]["characters_a_token"]
-        count = lambda texts: np.array([len(text) / ratio for text in texts])  # noqa: E731
-    prompt, (chosen, rejected) = count([p for p, _ in split[0]]), (count([r for _, r in side]) for side in split)
-    return _means(len(rows), prompt, chosen, rejected, settings=settings)
+        rows = load_tokenizer(policy)(texts)["input_ids"]
+        return np.array([len(ids) for ids in rows], float)
+    characters_a_token = read_json(MEASURED)["subsets"]["helpful-base"]["characters_a_token"]
+    return np.array([len(text) / characters_a_token for text in texts])
 
 
 def _means(pairs: int, prompt: np.ndarray, chosen: np.ndarray, rejected: np.ndarray, *, settings: Settings) -> Lengths:
-    """Means after prompts are cut and rows are: every reply is given the mean prompt, which is near enough."""
+    """Mean lengths after prompts and rows were cut to the limits in the settings.
+
+    prompt, chosen, rejected: tokens, shape (rows,). Every reply is given the mean prompt, which is near enough.
+    """
     s = settings
+    # SFT: prompt, chosen reply and EOS.
     cut = np.minimum(prompt, s.max_prompt_length if s.completion_only else s.sft_max_length).mean()
     sft = np.minimum(cut + chosen + 1, s.sft_max_length).mean()
+    # DPO: the prompt with each reply and EOS.
     cut_dpo = np.minimum(prompt, s.max_prompt_length if s.explicit_prompt else s.dpo_max_length).mean()
     dpo = sum(np.minimum(cut_dpo + reply + 1, s.dpo_max_length).mean() for reply in (chosen, rejected))
     return Lengths(pairs, float(sft), float(dpo), float(cut))

@@ -1,6 +1,6 @@
-"""The paper profile proved without the hub: folders that look like the hub's, random weights, a few steps.
+"""Profile paper tried out without the hub: folders that look like the hub's, random weights, a few steps.
 
-OUT/opt-350m       a config that says float16, pytorch_model.bin, vocab.json and merges.txt; nothing safer, as there
+OUT/opt-350m       a config that says float16, pytorch_model.bin, vocab.json and merges.txt; no safetensors, as there
 OUT/reward-model   a DeBERTa-v3-large classifier, pytorch_model.bin and tokenizer.json
 OUT/hh-rlhf        dialogues of our own with HH-RLHF's layout and lengths
 OUT/results        the run; each stage in a process of its own, so that its peak of memory is its own
@@ -18,6 +18,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -34,47 +35,51 @@ from helpers.data import synthetic
 from helpers.models import sizes
 from helpers.models.hardware import PROCESS, peak_memory, precision_on, this_device
 from helpers.pipeline.run import Run
-from helpers.planning import lengths, plan, throughput
+from helpers.planning import lengths, throughput
+from helpers.planning import plan as planning
 
 POLICY, REWARD_FOLDER, DATASET, RESULTS = "opt-350m", "reward-model", "hh-rlhf", "results"
 SPECIAL = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
 WORDS_A_TOKEN = 0.75  # English in OPT's tokens, about
 
 
-# ------------------------------------------------------------------------------------- folders like the hub's
-
-
 def write_folders(out: Path, pairs: int, vocabulary: Path | None = None) -> dict[str, str]:
-    """Make what is not there yet; returns settings that name the folders. Deterministic, 2.5 GB.
+    """Make the folders that are not there yet; the same every time, 2.5 GB. Returns settings that name them.
 
-    vocabulary: a folder with OPT's vocab.json and merges.txt; without it the embedded one is used, which gives other
-    tokens and the same sizes. Raises DataError when the folder has no such files.
+    pairs: train pairs of the dialogues. vocabulary: a folder with OPT's vocab.json and merges.txt; without it the
+    embedded tokenizer is used, which gives other tokens and the same sizes. Raises DataError when the folder has no
+    such files.
     """
     makers = {
-        POLICY: lambda folder: _write_policy(folder, vocabulary),
+        POLICY: partial(_write_policy, vocabulary=vocabulary),
         REWARD_FOLDER: _write_reward_model,
-        DATASET: lambda folder: write_dialogues(folder, pairs),
+        DATASET: partial(write_dialogues, pairs=pairs),
     }
     for name, make in makers.items():
-        target, wanted = out / name, files.sha256_of_json([name, str(vocabulary), pairs if name == DATASET else 0])
-        if (target / store.MARKER).is_file() and (target / store.MARKER).read_text() == wanted:
+        # A folder is there when its marker says that it was made for the same arguments.
+        target = out / name
+        wanted = files.sha256_of_json([name, str(vocabulary), pairs if name == DATASET else 0])
+        marker = target / store.MARKER
+        if marker.is_file() and marker.read_text() == wanted:
             continue
-        partial = target.with_name(f".{name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        # Make it beside its place, and move it in when it is whole.
+        work = target.with_name(f".{name}.partial")
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
         with files.plain_disk_errors(f"writing {name}"):
-            make(partial)
-            (partial / store.MARKER).write_text(wanted)
-            store.swap_in(partial, target)
-    return {
-        "policy": str((out / POLICY).resolve()),
-        "reward_model": str((out / REWARD_FOLDER).resolve()),
-        "dataset": str((out / DATASET).resolve()),
-    }
+            make(work)
+            (work / store.MARKER).write_text(wanted)
+            store.swap_in(work, target)
+    places = {"policy": POLICY, "reward_model": REWARD_FOLDER, "dataset": DATASET}
+    return {setting: str((out / name).resolve()) for setting, name in places.items()}
 
 
 def write_tokenizer(folder: Path, vocabulary: Path | None) -> None:
-    """OPT's tokenizer as its repository has it: vocab.json, merges.txt and the settings that put </s> in front."""
+    """OPT's tokenizer as its repository has it: vocab.json, merges.txt and the settings that put </s> in front.
+
+    vocabulary: as in `write_folders`.
+    """
+    # Pieces and merges: those of the embedded tokenizer, or those that were given.
     if vocabulary is None:
         stated = json.loads((DATA_CACHE / "policy" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
         merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in stated["merges"]]
@@ -85,6 +90,7 @@ def write_tokenizer(folder: Path, vocabulary: Path | None) -> None:
             if not (vocabulary / name).is_file():
                 raise DataError(f"{vocabulary} has no {name}: give a folder with OPT's vocab.json and merges.txt")
             shutil.copyfile(vocabulary / name, folder / name)
+    # Settings and special tokens; a tokenizer without its model needs a config too.
     stated = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, "errors": "replace", **SPECIAL}
     files.write_json(folder / "tokenizer_config.json", stated)
     files.write_json(folder / "special_tokens_map.json", SPECIAL)
@@ -117,7 +123,9 @@ def _write_reward_model(folder: Path) -> None:
 
 
 def _arguments(stated: dict[str, Any]) -> dict[str, Any]:
-    return {n: v for n, v in stated.items() if n not in ("model_type", "architectures", "torch_dtype", "id2label")}
+    """The entries of a config.json that a config class takes for sizes."""
+    others = ("model_type", "architectures", "torch_dtype", "id2label")
+    return {name: value for name, value in stated.items() if name not in others}
 
 
 def write_dialogues(folder: Path, pairs: int) -> None:
@@ -136,12 +144,15 @@ def write_dialogues(folder: Path, pairs: int) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
                 for row in rows:
+                    # Draw the prompt's length, and put as much before the pair as is missing.
                     words = int(WORDS_A_TOKEN * draw.choice(percentiles))
                     history = _history(rows, words - len(row["chosen"].split()), draw)
-                    file.write(json.dumps({side: history + row[side] for side in ("chosen", "rejected")}) + "\n")
+                    dialogues = {"chosen": history + row["chosen"], "rejected": history + row["rejected"]}
+                    file.write(json.dumps(dialogues) + "\n")
 
 
 def _history(rows: list[dict], words: int, draw: random.Random) -> str:
+    """Dialogues drawn from rows, one after another, until they have so many words."""
     text = ""
     while words > 0:
         text += draw.choice(rows)["chosen"]
@@ -149,11 +160,9 @@ def _history(rows: list[dict], words: int, draw: random.Random) -> str:
     return text
 
 
-# ----------------------------------------------------------------------------------------------- a few steps
-
 STAGES = ("pairs", "sft", "dpo", "sft_dpo", "responses", "scores")
 PROMPTS = 2  # a side
-NEW_TOKENS, TIMED = 16, 16  # tokens of an answer, and answers at once where decoding is timed
+NEW_TOKENS, TIMED = 16, 16  # tokens of a response, and responses at once where decoding is timed
 
 
 class Rehearsed(NamedTuple):
@@ -166,7 +175,10 @@ class Rehearsed(NamedTuple):
 
 
 def settings_of(places: dict[str, str], steps: int, given: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a rehearsal: profile paper, but for `steps` steps of each training and a few prompts."""
+    """The settings of a rehearsal: profile paper, but for `steps` steps of each training and a few prompts.
+
+    places: what `write_folders` gave. given: settings that win over these. Raises SettingsError for setting models.
+    """
     small = {"heldout_pairs": 4, "eval_prompts": PROMPTS, "max_new_tokens": NEW_TOKENS, "run": "rehearsal"}
     small |= {"sft_epochs": 1.0, "dpo_epochs": 1.0}
     if "models" in given:
@@ -177,7 +189,10 @@ def settings_of(places: dict[str, str], steps: int, given: dict[str, Any]) -> di
 
 
 def rehearse(out: Path, given: dict[str, Any], stages: Sequence[str] = STAGES) -> Iterator[Rehearsed]:
-    """Run stages of profile paper with the settings `given`, each in a fresh process; yield each one as it ends."""
+    """Run stages of profile paper with the settings `given`, each in a fresh process; yield each one as it ends.
+
+    out: the folder of `write_folders`. stages: some of STAGES, in their order.
+    """
     here = {"COURSE_RESULTS": str((out / RESULTS).resolve())}
     for name in stages:
         with mock.patch.dict(os.environ, here), multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -185,6 +200,7 @@ def rehearse(out: Path, given: dict[str, Any], stages: Sequence[str] = STAGES) -
 
 
 def _stage(name: str, given: dict[str, Any]) -> Rehearsed:
+    """Build one stage in this process, and count what it is measured by."""
     from helpers.pipeline import stages
     from helpers.pipeline.run import open_run
 
@@ -202,13 +218,15 @@ def _stage(name: str, given: dict[str, Any]) -> Rehearsed:
         counted = _scoring(run)
     else:
         stages.policy(run, name)
-        counted = stages.training_timing(run, name) | {"tokens_max": stages.training_summary(run, name)["tokens_max"]}
+        counted = stages.training_timing(run, name)
+        counted["tokens_max"] = stages.training_summary(run, name)["tokens_max"]
+    # Trainings have measured their peak themselves.
     memory = counted.get("peak_memory_gb", peak_memory() / GB) * GB
     return Rehearsed(name, time.perf_counter() - start, memory, counted)
 
 
 def _decoding(run: Run) -> dict[str, Any]:
-    """Seconds to decode a token of each of TIMED answers, the model loaded."""
+    """Seconds to decode a token of each of TIMED responses, the model loaded."""
     from helpers.models import loading
     from helpers.models.generation import generate
     from helpers.pipeline import stages
@@ -223,14 +241,16 @@ def _decoding(run: Run) -> dict[str, Any]:
 
 
 def _scoring(run: Run) -> dict[str, Any]:
-    """FLOP/s of the judge over the responses, the model loaded; tokens without padding."""
+    """FLOP/s of the reward model over the responses, the model loaded; tokens without padding."""
     from helpers.models import loading, scoring
     from helpers.pipeline import stages
 
+    # What it reads.
     loaded = loading.load_reward_model(run.settings.reward_model, run.settings.device)
     rows = stages.responses(run, "sft_dpo")
     prompts, responses = list(rows["prompt"]), list(rows["response"])
     tokens = sum(map(len, scoring.encode_pairs(loaded[1], prompts, responses)["input_ids"]))
+    # How long it takes.
     start = time.perf_counter()
     scoring.score(loaded, prompts, responses, batch_size=run.settings.scoring_batch_size)
     seconds = time.perf_counter() - start
@@ -238,11 +258,8 @@ def _scoring(run: Run) -> dict[str, Any]:
     return {"rows": len(rows), "tokens": tokens, "flops_a_second": round(flops / seconds)}
 
 
-# ------------------------------------------------------------------------------------------------ what it shows
-
-
 class Summary(NamedTuple):
-    """A rehearsal as it is told: one row a training, and sentences about the whole."""
+    """What is shown of a rehearsal: one row a training, and sentences about the whole."""
 
     rows: list[dict[str, Any]]
     sentences: list[str]
@@ -251,17 +268,24 @@ class Summary(NamedTuple):
 def summarise(given: dict[str, Any], rehearsed: Sequence[Rehearsed], record: bool) -> Summary:
     """Speed and memory of each training beside what was planned, and what the whole would take on this device.
 
-    The rates that were found are kept in results/rates.json, with `record` beside the planner too, for later plans.
+    given: the settings of the rehearsal. rehearsed: what `rehearse` gave. The rates that were found are kept in
+    results/rates.json, with `record` beside the planner too, for later plans.
     """
     settings = resolve(**given).settings
-    device, found = this_device(settings.device), records(settings, rehearsed)
-    for path in [results_root() / throughput.RATES.name] + [throughput.RATES] * record:
-        throughput.keep_rates(found, path)
+    device = this_device(settings.device)
+    # Keep the rates.
+    found = records(settings, rehearsed)
+    throughput.keep_rates(found, results_root() / throughput.RATES.name)
+    if record:
+        throughput.keep_rates(found, throughput.RATES)
+    # The most that the device can do, by precision.
     best = {one["precision"]: one["flops_a_second"] for one in found if one["kind"] == "matrix"}
     precision, policy = precision_on(settings, device), sizes.shape_of(given["policy"])
+    # Each training beside its plan for rows of the same length.
     trained = {one.name: one for one in rehearsed if one.name in ("sft", "dpo", "sft_dpo")}
     longest = {name: one.counted["tokens_max"] for name, one in trained.items()}
-    planned = {stage.name: stage for stage in plan.plan(settings, device, longest=longest).stages}
+    planned = {stage.name: stage for stage in planning.plan(settings, device, longest=longest).stages}
+    outside = 0 if device.gpu else PROCESS
     rows = []
     for name, one in trained.items():
         speed = throughput.training_flops(settings, method_of(name, settings.preference_loss), policy, one.counted)
@@ -269,42 +293,37 @@ def summarise(given: dict[str, Any], rehearsed: Sequence[Rehearsed], record: boo
             {
                 "stage": name,
                 "rows_at_once": planned[name].rows_at_once,
-                "memory_planned": planned[name].memory + (0 if device.gpu else PROCESS),
+                "memory_planned": planned[name].memory + outside,
                 "memory_measured": one.memory,
                 "flops_a_second": speed,
                 "share": speed / best[precision],
-                **{what: one.counted[what] for what in ("steps", "seconds_a_step", "tokens_a_second")},
+                "steps": one.counted["steps"],
+                "seconds_a_step": one.counted["seconds_a_step"],
+                "tokens_a_second": one.counted["tokens_a_second"],
             }
         )
-    whole = plan.plan(resolve(profile="paper", recipe=settings.recipe, device=settings.device).settings, device)
+    # The whole of profile paper, by the rates of now.
+    paper = resolve(profile="paper", recipe=settings.recipe, device=settings.device).settings
+    whole = planning.plan(paper, device)
     parts = ", ".join(f"{stage.name} {duration(stage.seconds)}" for stage in whole.stages)
     rates_here = ", ".join(f"{speed / 1e12:.3g} TFLOP/s in {what}" for what, speed in best.items())
-    return Summary(
-        rows,
-        [
-            f"{device.name}: matrix products {rates_here}",
-            f"the whole of profile paper would take {duration(whole.seconds)} here: {parts}",
-        ],
-    )
+    here = f"{device.name}: matrix products {rates_here}"
+    return Summary(rows, [here, f"the whole of profile paper would take {duration(whole.seconds)} here: {parts}"])
 
 
 def records(settings: Settings, rehearsed: Sequence[Rehearsed]) -> list[dict[str, Any]]:
-    """What the planner wants to know about this device, as `rates.enter` keeps it: FLOP/s of every kind of work."""
+    """What the planner knows a device by, for `throughput.keep_rates`: FLOP/s of every kind of work that was done."""
     device = this_device(settings.device)
     precision = precision_on(settings, device)
-    policy, judge = (sizes.shape_of(getattr(settings, what)) for what in ("policy", "reward_model"))
+    policy, scorer = sizes.shape_of(settings.policy), sizes.shape_of(settings.reward_model)
     by_name = {one.name: one.counted for one in rehearsed}
-    shared = {"device": device.name, "date": datetime.date.today().isoformat(), "versions": files.versions()}
+    found: list[dict[str, Any]] = []
+    # Matrix products, in float32 and in the precision of the trainings.
     where = "cuda" if device.gpu else "cpu"
-    found = [
-        {
-            "kind": "matrix",
-            "precision": p,
-            "inside": 1,
-            "flops_a_second": round(throughput.matrix_rate(where, p != "float32")),
-        }
-        for p in dict.fromkeys(["float32", precision])
-    ]
+    for used in dict.fromkeys(["float32", precision]):
+        speed = round(throughput.matrix_rate(where, used != "float32"))
+        found.append({"kind": "matrix", "precision": used, "inside": 1, "flops_a_second": speed})
+    # Trainings, decoding and scoring.
     for name in ("sft", "sft_dpo"):
         if counted := by_name.get(name):
             method = method_of(name, settings.preference_loss)
@@ -313,5 +332,6 @@ def records(settings: Settings, rehearsed: Sequence[Rehearsed]) -> list[dict[str
         found.append({"kind": "generate", "precision": "float32", "inside": policy.inside, **counted})
     if counted := by_name.get("scores"):
         speed = counted["flops_a_second"]
-        found.append({"kind": "score", "precision": "float32", "inside": judge.inside, "flops_a_second": speed})
+        found.append({"kind": "score", "precision": "float32", "inside": scorer.inside, "flops_a_second": speed})
+    shared = {"device": device.name, "date": datetime.date.today().isoformat(), "versions": files.versions()}
     return [shared | record for record in found]

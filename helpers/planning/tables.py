@@ -14,7 +14,8 @@ from helpers.planning.plan import Plan, Stage
 
 
 def plan_table(plan: Plan, settings: Settings) -> Table:
-    """One row a stage: memory at its peak, rows at once, tokens, time and disk."""
+    """One row a stage: memory at its peak, rows at once, tokens, time and disk; the last row is the whole run."""
+    # Device and precision stand in the title; many cards have their memory in their name.
     memory = "" if "GB" in plan.device.name else f", {plan.device.memory / GB:.0f} GB"
     where = f"{plan.device.name}{memory}, {precision_on(settings, plan.device)}"
     table = _table("stage", "memory", "rows at once", "tokens", "time", "disk")
@@ -33,11 +34,17 @@ def plan_table(plan: Plan, settings: Settings) -> Table:
 
 def remarks(plan: Plan) -> list[str]:
     """Sentences under the table: downloads, where the times come from, what to set by hand."""
-    found = [f"download: {size(plan.download)}"] if plan.download else []
-    for source in dict.fromkeys(stage.source for stage in plan.stages):
-        names = ", ".join(stage.name for stage in plan.stages if stage.source == source)
-        found.append(f"time of {names}: {source}")
-    change = {name: value for stage in plan.stages for name, value in stage.settings.items()}
+    # What the stages say, together: stages by the source of their time, and settings to change.
+    by_source: dict[str, list[str]] = {}
+    change: dict[str, int] = {}
+    for stage in plan.stages:
+        by_source.setdefault(stage.source, []).append(stage.name)
+        change |= stage.settings
+    found = []
+    if plan.download:
+        found.append(f"download: {size(plan.download)}")
+    for source, names in by_source.items():
+        found.append(f"time of {', '.join(names)}: {source}")
     if change:
         found.append("to fit, set " + " ".join(f"-p {name}={value}" for name, value in change.items()))
     return found
@@ -52,13 +59,15 @@ def _table(*columns: str) -> Table:
 
 
 def cards_table(plans: Iterable[Plan]) -> Table:
-    """One row a card: rows at once and memory of each training, time of the whole."""
+    """One row a card: memory and rows at once of each training, time of the whole."""
     plans = list(plans)
-    columns: dict[str, list[str]] = {}  # models that are trained by one method take the same memory
+    # One column for all models that are trained by one method: they take the same memory.
+    columns: dict[str, list[str]] = {}
     for stage in plans[0].stages:
         method = stage.name if stage.name == "evaluation" else stage.name.removeprefix("sft_")
         columns.setdefault(method, []).append(stage.name)
-    table = _table("card", *(", ".join(map(title, names)) for names in columns.values()), "time")
+    heads = [", ".join(map(title, names)) for names in columns.values()]
+    table = _table("card", *heads, "time")
     table.title = "On other cards: memory and rows at once"
     for plan in plans:
         stages = {stage.name: stage for stage in plan.stages}
@@ -68,6 +77,7 @@ def cards_table(plans: Iterable[Plan]) -> Table:
 
 
 def _short(stage: Stage) -> str:
+    """Memory and rows at once of a stage in a cell."""
     if not stage.rows_at_once:
         return f"does not fit ({size(stage.memory)})"
     return f"{size(stage.memory)}, {stage.rows_at_once}" + (", checkpointing" if stage.checkpointing else "")
@@ -94,7 +104,7 @@ def compared_table(rows: pd.DataFrame) -> Table:
     """`compare.side_by_side` as a table: planned and measured memory and time of each training."""
     table = _table("stage", "memory planned", "measured", "time planned", "measured", "device")
     for row in rows.itertuples():
+        memory = [size(row.memory_planned), size(row.memory_measured)]
         times = [duration(row.seconds_planned), duration(row.seconds_measured)]
-        cells = [size(row.memory_planned), size(row.memory_measured), *times]
-        table.add_row(row.stage, *cells, row.device)
+        table.add_row(row.stage, *memory, *times, row.device)
     return table

@@ -1,7 +1,7 @@
 """How fast a device is: what was measured on it, or a stated share of its data sheet.
 
-`rehearse` measures, into results/rates.json. Those in rates.json beside this file come with the course; yours count
-first.
+`python -m helpers rehearse` measures rates and keeps them in results/rates.json. Those in rates.json beside this file
+come with the course; yours count first.
 """
 
 import datetime
@@ -26,7 +26,10 @@ ASSUMED_STEP = 0.03  # seconds to decode a token of a batch on a GPU that nobody
 
 
 def forward_flops(shape: Shape, length: float) -> float:
-    """Floating-point operations of one token's forward pass: 2 a weight, and attention over `length` tokens."""
+    """Floating-point operations of one token's forward pass: 2 a weight, and attention over `length` tokens.
+
+    A third of what a training step takes by Chowdhery et al. 2022 (arXiv 2204.02311), appendix B: 6N + 12LHQT a token.
+    """
     return 2.0 * shape.inside + 4.0 * shape.layers * shape.hidden * length
 
 
@@ -38,18 +41,24 @@ where an adapter is: the frozen weights need no gradient. A live reference is on
 def measured(device: Device, kind: str, precision: str, shape: Shape) -> dict[str, Any] | None:
     """The record of that kind on that device whose model is nearest in size, None where there is none.
 
-    kind: sft, dpo, generate, score, or matrix (whose size does not count).
+    kind: sft, dpo, generate, score, or matrix (whose size does not count). precision: float32 or bfloat16.
     """
-    found = [
-        record
-        for path in (results_root() / RATES.name, RATES)  # min takes the first of equals
-        for record in read_json(path).get("measured", ())
-        if record["kind"] == kind and record["precision"] == precision and _same(record["device"], device)
-    ]
-    return min(found, key=lambda record: abs(log(record["inside"] / shape.inside)), default=None)
+
+    def distance(record: dict[str, Any]) -> float:
+        return abs(log(record["inside"] / shape.inside))
+
+    # Your own records stand first: of equals, `min` takes the first.
+    found = []
+    for path in (results_root() / RATES.name, RATES):
+        for record in read_json(path).get("measured", ()):
+            same_work = record["kind"] == kind and record["precision"] == precision
+            if same_work and _is_same_device(record["device"], device):
+                found.append(record)
+    return min(found, key=distance, default=None)
 
 
-def _same(name: str, device: Device) -> bool:
+def _is_same_device(name: str, device: Device) -> bool:
+    """Whether a recorded device is of the same kind: a processor with as many threads, or the same card."""
     if not device.gpu:
         return name.startswith("cpu") and name.split(", ")[-1] == device.name.split(", ")[-1]
     one, other = card_of(name), card_of(device.name) or CARDS.get(device.name)
@@ -57,15 +66,19 @@ def _same(name: str, device: Device) -> bool:
 
 
 def rate(device: Device, kind: str, precision: str, shape: Shape) -> tuple[float, str] | None:
-    """(FLOP/s, where the figure comes from) of a kind of work; None where it cannot be told."""
-    if record := measured(device, kind, precision, shape):
+    """(FLOP/s, where the figure comes from) of a kind of work, as in `measured`; None where it is not known."""
+    record = measured(device, kind, precision, shape)
+    if record:
         return record["flops_a_second"], f"by a rate measured on {record['device']}, {record['date']}"
+    # Not measured: a share of the data sheet, where the card has one.
     sheet = device.single if precision == "float32" else device.half
-    return (ASSUMED_SHARE * sheet, f"by {ASSUMED_SHARE:.0%} of the data sheet's rate, not measured") if sheet else None
+    if not sheet:
+        return None
+    return ASSUMED_SHARE * sheet, f"by {ASSUMED_SHARE:.0%} of the data sheet's rate, not measured"
 
 
 def decoding_step(device: Device, shape: Shape, rows: int) -> float | None:
-    """Seconds to decode one token of each of `rows` answers; None where it cannot be told.
+    """Seconds to decode one token of each of `rows` responses; None where it is not known.
 
     A GPU waits for its launches, so the number of rows hardly matters; a processor works for each row and weight.
     """
@@ -82,7 +95,7 @@ def work_of(method: "Method", settings: "Settings") -> str:
 
 
 def training_flops(settings: "Settings", method: "Method", shape: Shape, timing: dict[str, Any]) -> int:
-    """Useful FLOP/s of a training: no padding, nothing that is computed twice. timing: timing.json."""
+    """Useful FLOP/s of a training: no padding, nothing that is computed twice. timing: what timing.json says."""
     a_token = PASSES[work_of(method, settings)] * forward_flops(shape, timing["tokens_a_sequence"])
     return round(timing["tokens_a_second"] * a_token)
 
@@ -90,7 +103,7 @@ def training_flops(settings: "Settings", method: "Method", shape: Shape, timing:
 def training_record(
     settings: "Settings", method: "Method", shape: Shape, timing: dict[str, Any], precision: str
 ) -> dict:
-    """What a training taught about its device, as `enter` keeps it."""
+    """The rate of a training as `keep_rates` takes it. timing: what timing.json says."""
     return {
         "kind": method.prefix,
         "device": timing["device"],
@@ -103,14 +116,22 @@ def training_record(
 
 
 def matrix_rate(device: str, bfloat16: bool, seconds: float = 2.0) -> float:
-    """FLOP/s of square matrix products here and now, the most that a device can do; device: cpu or cuda."""
+    """FLOP/s of square matrix products here and now, the most that a device can do.
+
+    device: "cpu" or "cuda". bfloat16: else float32. seconds: how long to try; the fastest product counts.
+    """
     import time
 
     import torch
 
     n = 8192 if device == "cuda" else 2048
     one = torch.randn(n, n, device=device, dtype=torch.bfloat16 if bfloat16 else torch.float32)
-    finished = torch.cuda.synchronize if device == "cuda" else lambda: None
+
+    def finished() -> None:
+        # A GPU works on after its call has returned.
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     rates, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end or len(rates) < 3:
         finished()
@@ -122,10 +143,8 @@ def matrix_rate(device: str, bfloat16: bool, seconds: float = 2.0) -> float:
 
 
 def keep_rates(records: list[dict[str, Any]], path: Path) -> None:
-    """Put records into a file in place of those of the same device, kind, precision and model size."""
-    keys = ("device", "kind", "precision", "inside")
-    old, new = (
-        {tuple(record[key] for key in keys): record for record in some}
-        for some in (read_json(path).get("measured", ()), records)
-    )
-    write_json(path, {"measured": [(old | new)[key] for key in sorted(old | new, key=str)]})
+    """Put records into a file, in place of those of the same device, kind, precision and model size."""
+    known = {}
+    for record in [*read_json(path).get("measured", ()), *records]:
+        known[tuple(record[name] for name in ("device", "kind", "precision", "inside"))] = record
+    write_json(path, {"measured": [known[key] for key in sorted(known, key=str)]})
