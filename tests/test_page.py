@@ -189,7 +189,7 @@ def test_settings_and_versions_are_listed(page):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"profile": "mini", "recipe": "recommended"}, "models and data and its recipe differ from"),
+        ({"profile": "mini", "recipe": "recommended"}, "policy, data and reward model and its recipe differ from"),
         ({"profile": "paper", "recipe": "recommended"}, "not a replication of the paper: its recipe differs"),
         ({"profile": "paper", "recipe": "published"}, "repeats the paper's recipe"),
     ],
