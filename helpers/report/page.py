@@ -118,44 +118,50 @@ def build_report(
     settings = dict(zip(settings_table["setting"], settings_table["value"], strict=True))
     methods = methods or {model: method_of(model) for model in logs}
     figures = _figures(evaluation, scores, published)
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            # What was claimed, and what the published scores and our experiments say about it
-            paper=paper,
-            # What this run is
-            name=name or settings["profile"],
-            settings=settings,
-            world=WORLDS[settings["profile"]],
-            recipe=RECIPES[settings["recipe"]],
-            changes=changes(settings_table),
-            trained=trained(methods),
-            count=NUMBERS.get(len(evaluation.models), len(evaluation.models)),
-            standing=standing(settings),
-            # What its evaluation found
-            headline=headline(evaluation),
-            summary=_summary(evaluation, published),
-            rule=RULES[evaluation.thresholds.rule],
-            thresholds=evaluation.thresholds,
-            published_rule=_published_rule(evaluation),
-            comparisons=[(c, METRIC_NAMES[c.metric], reading(c)) for c in evaluation.comparisons],
-            # What the reward model does not see
-            truth=truth,
-            rates=evaluation.models,
-            unseen=unseen(evaluation, truth) if truth else [],
-            # Figures, and what the trainings took
-            figures={key: Drawing.of(figure) for key, figure in figures.items()},
-            training=[_training(model, log, (scales or {}).get(model)) for model, log in logs.items()],
-            costs=[] if costs is None else costs.to_dict("records"),
-            # How to make it again
-            settings_rows=_settings_rows(settings_table),
-            command=command(settings_table),
-            other_code=other_code or {},
-            versions={package: version for package, version in versions.items() if version},
-        )
+    template = _environment().get_template("report.html.j2")
+    page = template.render(
+        # What was claimed, and what the published scores and our experiments say about it
+        paper=paper,
+        # What this run is
+        name=name or settings["profile"],
+        settings=settings,
+        world=WORLDS[settings["profile"]],
+        recipe=RECIPES[settings["recipe"]],
+        changes=changes(settings_table),
+        trained=trained(methods),
+        count=NUMBERS.get(len(evaluation.models), len(evaluation.models)),
+        standing=standing(settings),
+        # What its evaluation found
+        **_results(evaluation, truth, published),
+        # Figures, and what the trainings took
+        figures={key: Drawing.of(figure) for key, figure in figures.items()},
+        training=[_training(model, log, (scales or {}).get(model)) for model, log in logs.items()],
+        costs=[] if costs is None else costs.to_dict("records"),
+        # How to make it again
+        settings_rows=_settings_rows(settings_table),
+        command=command(settings_table),
+        other_code=other_code or {},
+        versions={package: version for package, version in versions.items() if version},
     )
     return page.replace(" %", "\N{NO-BREAK SPACE}%")  # a percent sign never starts a line
+
+
+def _results(evaluation: Evaluation, truth: Mapping | None, published: pd.DataFrame) -> dict[str, Any]:
+    """What the page says about the evaluation, by the names that the template knows it by."""
+    return {
+        "headline": headline(evaluation),
+        "rates": evaluation.models,
+        "summary": _summary(evaluation, published),
+        # The same responses under the paper's cut-offs
+        "rule": RULES[evaluation.thresholds.rule],
+        "thresholds": evaluation.thresholds,
+        "published_rule": _published_rule(evaluation),
+        # Every pair of models
+        "comparisons": [(c, METRIC_NAMES[c.metric], reading(c)) for c in evaluation.comparisons],
+        # What the reward model does not see
+        "truth": truth,
+        "unseen": unseen(evaluation, truth) if truth else [],
+    }
 
 
 def _environment() -> Environment:
@@ -185,8 +191,8 @@ def standing(settings: Mapping[str, Any]) -> str:
     if differences:
         differ = "differs" if differences == ["recipe"] else "differ"
         return (
-            f"This run is not a replication of the paper: its {' and its '.join(differences)} {differ} from the paper's. "
-            "Table 1 stands beside it for orientation, not as a target."
+            f"This run is not a replication of the paper: its {' and its '.join(differences)} {differ} from the "
+            "paper's. Table 1 stands beside it for orientation, not as a target."
         )
     return (
         "This run repeats the paper's recipe with its models and data, apart from what is changed by hand; "
