@@ -51,11 +51,11 @@ def opt_published(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def judge_published(tmp_path_factory):
+def reward_model_published(tmp_path_factory):
     """The files of a repository like the reward model's: see tiny_repositories."""
-    from tiny_repositories import judge_files
+    from tiny_repositories import reward_model_files
 
-    return judge_files(tmp_path_factory.mktemp("judge"))
+    return reward_model_files(tmp_path_factory.mktemp("reward_model"))
 
 
 @pytest.fixture

@@ -257,10 +257,10 @@ def test_profile_local_with_a_llama_as_policy_and_a_llama_as_reward_model(tmp_pa
     tokenizer = tiny.TOKENIZERS["bos, no pad"]()
     sizes = {"train_pairs": 12, "heldout_pairs": 4, "eval_prompts": 2, "sft_max_length": 96, "dpo_max_length": 96}
     sizes |= {"max_prompt_length": 64, "max_new_tokens": 4, "sft_epochs": 1.0}
-    judge = tiny.family_model("llama", tokenizer, AutoModelForSequenceClassification, num_labels=2)
-    loading.save_model(judge, tokenizer, tmp_path / "judge")
+    own = tiny.family_model("llama", tokenizer, AutoModelForSequenceClassification, num_labels=2)
+    loading.save_model(own, tokenizer, tmp_path / "reward_model")
     places = {"dataset": dialogues(tmp_path / "data"), "policy": tiny.folder_of(tokenizer, tmp_path / "policy")}
-    places["reward_model"] = tmp_path / "judge"
+    places["reward_model"] = tmp_path / "reward_model"
     run = train.train({"profile": "local", **{name: str(place) for name, place in places.items()}, **sizes})
     assert stages.training_summary(run, "dpo")["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
     scores = stages.scores(run, "sft_dpo")

@@ -38,14 +38,14 @@ def test_a_policy_is_loaded_from_the_hub_as_it_is_published(server, opt_publishe
     assert not [line for line in server.asked if OTHER in line or "/main" in line]
 
 
-def test_a_reward_model_is_loaded_from_the_hub_as_it_is_published(server, judge_published, tmp_path):
-    server.publish(REWARD_MODEL, repositories.REWARD_MODEL.revision, judge_published)
+def test_a_reward_model_is_loaded_from_the_hub_as_it_is_published(server, reward_model_published, tmp_path):
+    server.publish(REWARD_MODEL, repositories.REWARD_MODEL.revision, reward_model_published)
     model, tokenizer = loading.load_reward_model(REWARD_MODEL, "cpu")
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
-    for name, value in half(tiny.judge()[0]).items():
+    for name, value in half(tiny.reward_model()[0]).items():
         assert torch.equal(model.state_dict()[name], value.float()), name
-    assert tokenizer(TEXT, " Yes.")["input_ids"] == tiny.judge()[1](TEXT, " Yes.")["input_ids"]
-    assert server.files_asked() == set(judge_published) - {"training_args.bin"}
+    assert tokenizer(TEXT, " Yes.")["input_ids"] == tiny.reward_model()[1](TEXT, " Yes.")["input_ids"]
+    assert server.files_asked() == set(reward_model_published) - {"training_args.bin"}
 
 
 def test_the_second_load_asks_nobody_and_converts_nothing(server, opt_published, results, monkeypatch, capfd):
@@ -122,7 +122,7 @@ def test_the_pinned_revision_is_taken_and_no_other_in_its_place(server, opt_publ
 
 
 def test_offline_the_cache_is_enough_and_what_it_lacks_is_named(
-    server, opt_published, judge_published, cache, monkeypatch
+    server, opt_published, reward_model_published, cache, monkeypatch
 ):
     go_offline(monkeypatch)
     needed = {name: content for name, content in opt_published.items() if name not in TRAPS}

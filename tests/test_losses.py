@@ -22,7 +22,7 @@ def test_completion_log_probs_by_hand():
     assert losses.sft_loss(logits, labels).item() == pytest.approx(-(math.log(0.8) + math.log(0.2)) / 2)
 
 
-def test_each_logit_is_judged_by_the_next_token():
+def test_each_logit_is_compared_with_the_next_token():
     logits = torch.full((1, 3, 2), -20.0)
     logits[0, 0, 1] = logits[0, 1, 0] = 20.0  # predicts 1, then 0; the last logit predicts nothing
     assert losses.completion_log_probs(logits, torch.tensor([[0, 1, 0]])).item() == pytest.approx(0, abs=1e-6)

@@ -3,7 +3,6 @@
 import json
 from itertools import combinations, pairwise
 from math import comb
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,14 +13,13 @@ from pydantic import ValidationError
 from scipy.stats import permutation_test
 
 from helpers.core.errors import CourseError
-from helpers.core.statistics import discordant, mcnemar_p, sign_flip_p
+from helpers.core.methods import PAPER_MODELS
+from helpers.core.statistics import mcnemar_p, sign_flip_p
 from helpers.evaluation.metrics import cas, evaluate, mean_interval, wilson
 from helpers.evaluation.metrics_file import MetricsFile, metrics_json
 from helpers.evaluation.thresholds import PUBLISHED, Thresholds, calibrate, passes
-from helpers.report.paper.published_figures import discordant_counts, published, table1
+from helpers.report.paper.published_figures import discordant_counts, published
 
-ARTEFACTS = Path(__file__).parents[2] / "shared/paper/artefacts/data/responses"
-FILES = {"base": "1_base", "sft": "2_sft", "dpo": "3_dpo", "sft_dpo": "4_sftdpo"}
 passed_lists = st.lists(st.booleans(), min_size=1, max_size=40)
 paired_lists = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30)
 few = settings(max_examples=25)
@@ -67,31 +65,6 @@ def test_mcnemar_of_the_papers_discordant_counts():
     assert {pair: round(computed[pair], len(str(p)) - 2) for pair, p in KNOWN.items()} == KNOWN
     assert min(p for (metric, *_), p in computed.items() if metric == "hmr") == computed["hmr", "sft", "dpo"]
     assert computed["hpr", "base", "sft"] < 0.001 and computed["hpr", "base", "sft_dpo"] < 0.001
-
-
-def test_papers_scores_give_table_1_and_the_discordant_counts():
-    if not ARTEFACTS.is_dir():
-        pytest.skip("the paper's scored responses are not on this machine")
-    scores = {}
-    for model, name in FILES.items():
-        rows = [
-            {"side": side, "prompt": row["prompt"], "score": row["rating"]}
-            for side in ("harmful", "helpful")
-            for row in json.loads((ARTEFACTS / f"{name}_{side}.json").read_text(encoding="utf-8"))
-        ]
-        scores[model] = pd.DataFrame(rows)
-    evaluation = evaluate(scores, PUBLISHED)
-    values = pd.DataFrame({m: {k: r.value for k, r in rates.items()} for m, rates in evaluation.models.items()}).T
-    assert values.round(9).equals(table1().astype(float))
-    means = {m: f.groupby("side").score.mean().round(2).to_dict() for m, f in scores.items()}
-    assert means == published()["figure3"]["models"]
-    for row in discordant_counts().itertuples():
-        side = {"hmr": "harmful", "hpr": "helpful"}[row.metric]
-        a, b = (passes(scores[m][scores[m].side == side], PUBLISHED) for m in (row.a, row.b))
-        assert discordant(a, b) == (row.only_a, row.only_b)
-    hybrid = next(c for c in evaluation.comparisons if (c.metric, c.a, c.b) == ("cas", "sft", "sft_dpo"))
-    assert round(hybrid.difference, 9) == 3 and hybrid.p_value > 0.5
-    assert -8 <= hybrid.low <= -6 and 12 <= hybrid.high <= 14
 
 
 def test_holm_multiplies_the_smallest_p_by_the_number_of_pairs():
@@ -217,7 +190,7 @@ def test_empty_input_is_told():
 
 def four_models(seed=0) -> dict[str, pd.DataFrame]:
     rng = np.random.default_rng(seed)
-    return {m: frame(rng.random(30) < 0.5, rng.random(30) < 0.5) for m in FILES}
+    return {m: frame(rng.random(30) < 0.5, rng.random(30) < 0.5) for m in PAPER_MODELS}
 
 
 def test_metrics_file_round_trip_and_same_bytes():

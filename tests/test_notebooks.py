@@ -137,7 +137,7 @@ def test_every_picture_has_alt_text(path):
         data = output.get("data", {})
         if "image/png" in data:
             alt = output["metadata"].get("image/png", {}).get("alt", "")
-            assert len(alt.split()) >= 4, "a picture without alt text: show it with plots.show"
+            assert len(alt.split()) >= 4, "a picture without alt text: show it with style.show"
             assert base64.b64decode("".join(data["image/png"])).startswith(b"\x89PNG")
         for image in re.findall(r"<img\b[^>]*>|<svg\b[^>]*>", words(output)):
             assert re.search(r'\b(?:alt|aria-label)="[^"]+"', image), image[:80]

@@ -36,7 +36,7 @@ def test_an_arm_of_the_puzzle_is_named_with_its_losses():
     assert "q_v, rate 2e-05, dropout 0.1, live: 0.900 in training, 0.693 held out" in paper_plots.puzzle(runs).alt
 
 
-def test_arms_are_drawn_by_judge_and_oracle():
+def test_arms_are_drawn_by_reward_model_and_oracle():
     rows = [("no cue", by, value, value - 1, value + 1) for by, value in (("reward model", -3.0), ("oracle", -5.0))]
     changes = pd.DataFrame(rows, columns=["arm", "by", "value", "low", "high"])
     assert "no cue by the oracle −5 [−6, −4]" in paper_plots.arms(changes, "Faults").alt

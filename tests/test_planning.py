@@ -30,14 +30,14 @@ def opt() -> sizes.Shape:
 
 
 @pytest.fixture(scope="module")
-def judge() -> sizes.Shape:
+def deberta() -> sizes.Shape:
     return sizes.shape_of(REWARD_MODEL)
 
 
-def test_the_published_models_have_the_published_sizes(opt, judge):
+def test_the_published_models_have_the_published_sizes(opt, deberta):
     assert opt.parameters == 331_196_416
     assert opt.adapter(8, "q_v") == 786_432 and opt.adapter(16, "all-linear") == 7_127_040
-    assert 434e6 < judge.parameters < 436e6
+    assert 434e6 < deberta.parameters < 436e6
 
 
 def test_a_shape_counts_what_the_model_has(tmp_path):

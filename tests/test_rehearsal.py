@@ -35,10 +35,11 @@ def places(tmp_path_factory):
 
 
 def test_the_folders_look_like_the_hubs(places):
-    policy, judge = ({p.name for p in (Path(places[what])).iterdir()} for what in ("policy", "reward_model"))
+    policy, reward_model = ({p.name for p in (Path(places[what])).iterdir()} for what in ("policy", "reward_model"))
     assert {"config.json", "pytorch_model.bin", "vocab.json", "merges.txt"} <= policy
     assert not {"model.safetensors", "tokenizer.json"} & policy
-    assert {"config.json", "pytorch_model.bin", "tokenizer.json"} <= judge and "model.safetensors" not in judge
+    assert {"config.json", "pytorch_model.bin", "tokenizer.json"} <= reward_model
+    assert "model.safetensors" not in reward_model
     assert read_json(Path(places["policy"]) / "config.json")["torch_dtype"] == "float16"
     weights = torch.load(Path(places["policy"]) / "pytorch_model.bin", weights_only=True)
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}

@@ -13,8 +13,8 @@ PAIRS = tiny.made_up(11)
 PROMPTS, RESPONSES = list(PAIRS["prompt"]), [*PAIRS["chosen"][:-1], ""]
 
 
-def run(prompts=PROMPTS, responses=RESPONSES, judge=None, batch_size=4, **more):
-    return score(judge or tiny.judge(), prompts, responses, batch_size=batch_size, device="cpu", **more)
+def run(prompts=PROMPTS, responses=RESPONSES, model=None, batch_size=4, **more):
+    return score(model or tiny.reward_model(), prompts, responses, batch_size=batch_size, device="cpu", **more)
 
 
 def test_batches_give_what_one_row_at_a_time_gives():
@@ -25,7 +25,7 @@ def test_batches_give_what_one_row_at_a_time_gives():
 
 
 def test_a_score_is_the_raw_logit_of_question_and_answer():
-    model, tokenizer = tiny.judge()
+    model, tokenizer = tiny.reward_model()
     encoded = tokenizer(PROMPTS[0], RESPONSES[0], return_tensors="pt")
     with torch.no_grad():
         logit = model(**encoded).logits[0, 0].item()
@@ -33,14 +33,14 @@ def test_a_score_is_the_raw_logit_of_question_and_answer():
 
 
 def test_a_row_is_two_segments():
-    tokenizer = tiny.judge()[1]
+    tokenizer = tiny.reward_model()[1]
     (row,) = encode_pairs(tokenizer, ["dog?"], [" Yes."])["input_ids"]
     question, answer = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("dog?", " Yes."))
     assert row == [1, *question, 2, *answer, 2]
 
 
 def test_too_long_a_question_loses_its_beginning_and_too_long_an_answer_its_end():
-    tokenizer = tiny.judge()[1]
+    tokenizer = tiny.reward_model()[1]
     question, answer = "dog " * 40, " cat" * 3
     plain = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (question, answer)]
     (row,) = encode_pairs(tokenizer, [question], [answer], max_length=32)["input_ids"]
@@ -60,14 +60,14 @@ def test_progress_and_order():
     heard = []
     backwards = run(PROMPTS[::-1], RESPONSES[::-1], progress=lambda done, total: heard.append((done, total)))
     np.testing.assert_allclose(backwards[::-1], run(), atol=1e-3)
-    lengths = [len(ids) for ids in encode_pairs(tiny.judge()[1], PROMPTS, RESPONSES)["input_ids"]]
+    lengths = [len(ids) for ids in encode_pairs(tiny.reward_model()[1], PROMPTS, RESPONSES)["input_ids"]]
     batches = by_length(lengths, lambda rows, shortest, longest: rows <= 4 and longest <= STRETCH * shortest)
     told = [(done, 11) for done in accumulate(map(len, batches))]
     assert heard == told and heard[-1] == (11, 11)
 
 
 def test_rows_of_unlike_length_do_not_share_a_batch(monkeypatch):
-    model = tiny.judge()[0]
+    model = tiny.reward_model()[0]
     widths, forward = [], model.forward
 
     def seen(**batch):
@@ -82,11 +82,11 @@ def test_rows_of_unlike_length_do_not_share_a_batch(monkeypatch):
 
 def test_pair_scores_keep_the_index():
     rows = PAIRS.iloc[5:2:-1]
-    scores = pair_scores(tiny.judge(), rows, batch_size=4, device="cpu")
+    scores = pair_scores(tiny.reward_model(), rows, batch_size=4, device="cpu")
     assert list(scores.index) == [5, 4, 3] and list(scores.columns) == ["chosen_score", "rejected_score"]
     np.testing.assert_allclose(scores["rejected_score"], run(list(rows["prompt"]), list(rows["rejected"])), atol=1e-3)
 
 
 def test_a_folder_is_loaded_in_float32(tmp_path):
-    loading.save_model(*tiny.judge(), tmp_path)
-    np.testing.assert_allclose(run(judge=tmp_path), run(), atol=1e-3)
+    loading.save_model(*tiny.reward_model(), tmp_path)
+    np.testing.assert_allclose(run(model=tmp_path), run(), atol=1e-3)

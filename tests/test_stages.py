@@ -1,19 +1,20 @@
 """The stage graph on the smallest profile: no leakage, the paper's prompts where they belong, reused stages."""
 
 import gzip
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from helpers.core.errors import DataError, StageError
+from helpers.data import prompts
+from helpers.data.pairs import load_transcripts
 from helpers.data.synthetic import assess as oracle
 from helpers.data.transcripts import ASSISTANT, first_turn
 from helpers.evaluation import thresholds
 from helpers.pipeline import evaluation, run, stages
 from helpers.training import reference_logps
-
-OFFICIAL = Path(__file__).parents[2] / "shared" / "hh-rlhf-official"
 
 
 @pytest.fixture
@@ -72,22 +73,26 @@ def test_the_cue_closes_a_prompt_in_the_recommended_recipe_only(course):
     assert all(prompt.startswith("Human:") for prompt in published)
 
 
-@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official HH-RLHF test files are not here")
 @pytest.mark.parametrize(
     ("own_number", "expected"), [(None, "the paper's 100"), (7, "7 a side, drawn from the test pairs")]
 )
-def test_official_files_give_the_papers_prompts_unless_a_number_is_asked_for(course, tmp_path, own_number, expected):
-    folder = tmp_path / "official"
-    for subset in ("harmless-base", "helpful-base"):
-        (folder / subset).mkdir(parents=True)
-        (folder / subset / "test.jsonl.gz").write_bytes((OFFICIAL / subset / "test.jsonl.gz").read_bytes())
+def test_the_papers_test_files_give_its_prompts_unless_a_number_is_asked_for(
+    course, tmp_path, monkeypatch, own_number, expected
+):
+    folder = tmp_path / "data"
     dialogues_in(folder, "train", ["a", "b"])
+    dialogues_in(folder, "test", [f"kill weed {i}" for i in range(60)])
+    drawn = prompts.paper_rows(load_transcripts(folder, ["harmless-base", "helpful-base"], "test"))
+    own = drawn.groupby("side")["chosen"].agg(lambda texts: "\n\x1e\n".join(map(prompts.paper_prompt, texts)))
+    sha256 = {side: hashlib.sha256(text.encode()).hexdigest() for side, text in own.items()}
+    monkeypatch.setattr(prompts, "PAPER_SHA256", sha256)
     data = stages.pairs(course(dataset=str(folder), eval_prompts=own_number))
     assert data.counts["evaluation prompts"] == expected
     assert len(data.prompts) == 2 * (own_number or 50)
+    assert (data.prompts["chosen"].tolist() == drawn["chosen"].tolist()) == (own_number is None)
 
 
-def test_thresholds_follow_the_rule_and_the_judge(course):
+def test_thresholds_follow_the_rule_and_the_reward_model(course):
     run = course()
     assert stages.thresholds(run, "published") == thresholds.PUBLISHED
     cuts, rows = stages.thresholds(run), stages.calibration_replies(run)

@@ -1,4 +1,4 @@
-"""The embedded world: its format, its odds, and the oracle that judges it."""
+"""The embedded world: its format, its odds, and the oracle that knows it."""
 
 import json
 import random
@@ -197,7 +197,7 @@ def test_flaws_lower_the_labels_agreement(flawed):
     assert clean["label_agreement"] - 0.06 < describe(pairs, truth)["label_agreement"] < clean["label_agreement"]
 
 
-def test_the_judges_pairs_hold_what_weak_policies_write():
+def test_the_pairs_of_the_reward_model_hold_what_weak_policies_write():
     truth = generate_pairs(1, HELPFUL, "train", 1000, flawed=False, spoiled=True)[1]
     spoiled = [row[f"{side}_kind"] in SPOILED_KINDS for row in truth for side in ("chosen", "rejected")]
     assert 0.11 < sum(spoiled) / len(spoiled) < 0.19

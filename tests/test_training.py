@@ -43,8 +43,8 @@ def dpo(out, progress=None, **given):
     train_preferences(tiny.policy_folder(), TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
 
 
-def judge(out, progress=None, **given):
-    tokenizer = tiny.judge()[1]
+def reward(out, progress=None, **given):
+    tokenizer = tiny.reward_model()[1]
     fresh = small_models.new_reward_model(tokenizer, seed=0, hidden=64, layers=1)
     given = {"reward_epochs": 6.0} | given
     reward_model.train_reward_model(fresh, tokenizer, TRAIN, HELDOUT, tiny.settings(**given), out, progress=progress)
@@ -67,7 +67,7 @@ class Killed(Exception):
 
 CASES = {"sft": (sft, {}), "sft-published": (sft, PUBLISHED), "dpo": (dpo, {}), "dpo-published": (dpo, PUBLISHED)}
 CASES |= {"dpo-precomputed": (dpo, {"dpo_reference": "precomputed"}), "dpo-printed": (dpo, {"dpo_reference": "none"})}
-CASES |= {"judge": (judge, {}), "pretrain": (pretrain, {})}
+CASES |= {"reward_model": (reward, {}), "pretrain": (pretrain, {})}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -227,11 +227,11 @@ def test_dropout_that_nobody_asked_for_is_found(tmp_path, monkeypatch):
 
 
 def test_reward_rows_are_pairs_without_another_sep(tmp_path):
-    judge(tmp_path, reward_epochs=4.0, reward_learning_rate=3e-3)
+    reward(tmp_path, reward_epochs=4.0, reward_learning_rate=3e-3)
     log, summary = read(tmp_path)
     row = [*summary["example"]["first_ids"], *summary["example"]["last_ids"]]
     assert row[0] == 1 and row[-1] == 2 != row[-2]
-    rows = reward_model._reward_rows(TRAIN, tiny.judge()[1])
+    rows = reward_model._reward_rows(TRAIN, tiny.reward_model()[1])
     assert all(ids.count(1) == 1 and ids.count(2) == 2 for side in rows for ids in rows[side])
     assert {"accuracy", "margin"} <= set(log.columns) and "eos_rate" not in log.columns
     assert log["accuracy"].iloc[-1] > 0.8

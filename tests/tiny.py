@@ -48,7 +48,7 @@ def policy() -> tuple[torch.nn.Module, object]:
 
 
 @functools.cache
-def judge() -> tuple[torch.nn.Module, object]:
+def reward_model() -> tuple[torch.nn.Module, object]:
     """A random DeBERTa with its tokenizer, its output widened so that scores differ visibly."""
     tokenizer = small_models.train_reward_tokenizer(texts(), 400)
     model = small_models.new_reward_model(tokenizer, seed=0, hidden=64, layers=2).eval()

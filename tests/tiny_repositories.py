@@ -67,9 +67,9 @@ def opt_files(folder: Path) -> dict[str, bytes]:
     return files | TRAPS | {"pytorch_model.bin": saved(half(model), folder)}
 
 
-def judge_files(folder: Path) -> dict[str, bytes]:
+def reward_model_files(folder: Path) -> dict[str, bytes]:
     """The files of a repository like the reward model's: tokenizer.json, and a pickle of training arguments."""
-    model, tokenizer = tiny.judge()
+    model, tokenizer = tiny.reward_model()
     loading.save_model(model, tokenizer, folder)
     (folder / "model.safetensors").unlink()
     files = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""What test_processes.py launches: the two processes of each scenario, forked so that libraries are imported once.
+"""What test_distributed.py launches: the two processes of each scenario, forked so that libraries are imported once.
 
     accelerate launch --config_file helpers/training/accelerate_configs/ddp.yaml tests/together.py FOLDER
 

@@ -1,4 +1,4 @@
-"""data_cache/README.md: what the embedded world is, measured from its files. No figure in it is typed."""
+"""The card of the embedded world, data_cache/README.md: every figure in it is computed from the files beside it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,32 +19,37 @@ from helpers.data.synthetic.world import SPOILED_KINDS
 from helpers.evaluation import metrics
 from helpers.pipeline import data_cache
 
-TRANCHES = (synthetic.HARMLESS, synthetic.HELPFUL)
-GAPS = ((0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 99.0))  # between latent utilities: from ambiguous to clear
+SUBSETS = (synthetic.HARMLESS, synthetic.HELPFUL)
+# Bounds of the difference between the latent utilities of two replies: from close pairs to clear ones
+GAPS = {"0.0 to 0.5": (0.0, 0.5), "0.5 to 1.0": (0.5, 1.0), "1.0 to 2.0": (1.0, 2.0), "over 2.0": (2.0, 99.0)}
+FAILURES = {"empty": "empty", "garbage": "garbage", "repeats itself": "repeating", "runs on": "run_on"}  # name -> kind
 
 
 def write() -> Path:
-    """Write the card. Raises DataError when a table of experiments is missing."""
+    """Write the card; returns its path. Raises DataError when a table of experiments is missing."""
     path = DATA_CACHE / "README.md"
     path.write_text(render(), encoding="utf-8")
     return path
 
 
 def render() -> str:
-    """The card as Markdown, the same for the same files."""
+    """The card as Markdown, the same for the same files. Raises DataError when a table of experiments is missing."""
     folder = FileSystemLoader(Path(__file__).parent / "templates")
     template = Environment(loader=folder, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template.filters["table"] = _markdown
     table, record = experiments.load("seeds"), experiments.record("seeds")
-    tranches = _tranches()
+    described = _described()
     parts = {
         "made_from": data_cache.made_from(),
         "sizes": _sizes(),
+        # The dialogues
         "crowd": _crowd(),
-        "dialogues": _dialogues(tranches),
-        "flaws": _flaws(tranches),
+        "dialogues": _dialogues(described),
+        "flaws": _flaws(described),
+        # The two models
         "policy": _policy(table),
-        "judge": _judge(),
+        "reward_model": _reward_model(),
+        # The experiment over training seeds
         "cutoffs": record["thresholds"],
         "sweep": _sweep(table, record),
     }
@@ -52,19 +57,26 @@ def render() -> str:
 
 
 def _markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown."""
     lines = [list(map(str, frame.columns)), ["---"] * frame.shape[1], *frame.astype(str).to_numpy().tolist()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def _percent(share: float, digits: int = 1) -> str:
+    """A share as percent, without the sign."""
+    return f"{100 * share:.{digits}f}"
+
+
 def _sizes() -> dict:
+    """Megabytes of the files by part, and how much there is to talk about."""
     from helpers.data.synthetic.topics import intents, topics
 
-    files = store.files_of(DATA_CACHE)
-    by_part = pd.Series({name: file["bytes"] for name, file in files.items()})
-    whole = by_part.groupby(by_part.index.str.split("/").str[0]).sum() / 2**20
+    # The first folder of a file's path names its part
+    bytes_of = pd.Series({name: file["bytes"] for name, file in store.files_of(DATA_CACHE).items()})
+    megabytes = bytes_of.groupby(bytes_of.index.str.split("/").str[0]).sum() / 2**20
     return {
-        "parts": {name: f"{size:.1f}" for name, size in whole.items()},
-        "all": f"{whole.sum():.1f}",
+        "parts": megabytes.map("{:.1f}".format).to_dict(),
+        "all": f"{megabytes.sum():.1f}",
         "topics": len(topics()),
         "intents": len(intents()),
         "hard": sum(map(synthetic.is_hard, (*topics(), *intents()))),
@@ -72,85 +84,93 @@ def _sizes() -> dict:
 
 
 def _crowd() -> dict:
+    """The annotators: how many, the range of their noise (temperature), and of their taste for length in utility."""
     annotators = crowd()
-    temperatures, tastes = [one.temperature for one in annotators], [one.length for one in annotators]
-    figures = {"sharpest": min(temperatures), "dullest": max(temperatures), "length": np.mean(tastes)}
-    figures |= {"shortest": min(tastes), "longest": max(tastes)}
-    return {"n": len(annotators)} | {name: f"{value:.2f}" for name, value in figures.items()}
-
-
-def _tranches() -> dict[tuple[str, str], dict]:
-    """What `synthetic.describe` says of each (subset, split)."""
+    temperatures = [annotator.temperature for annotator in annotators]
+    tastes = [annotator.length for annotator in annotators]
     return {
-        (subset, split): synthetic.describe(*synthetic.generate_pairs(data_cache.WORLD_SEED, subset, split, n))
-        for subset in TRANCHES
-        for split, n in data_cache.ROWS.items()
+        "n": len(annotators),
+        "sharpest": f"{min(temperatures):.2f}",
+        "dullest": f"{max(temperatures):.2f}",
+        "length": f"{np.mean(tastes):.2f}",
+        "shortest": f"{min(tastes):.2f}",
+        "longest": f"{max(tastes):.2f}",
     }
 
 
+def _described() -> dict[tuple[str, str], dict]:
+    """What `synthetic.describe` says of each (subset, split), the dialogues made again from their seeds."""
+    described = {}
+    for subset in SUBSETS:
+        for split, n in data_cache.ROWS.items():
+            pairs, truth = synthetic.generate_pairs(data_cache.WORLD_SEED, subset, split, n)
+            described[subset, split] = synthetic.describe(pairs, truth)
+    return described
+
+
 def _dialogues(described: dict[tuple[str, str], dict]) -> dict:
-    rows = [
-        {
-            "tranche": f"{subset} {split}",
+    """Two tables: lengths and agreement by subset and split, and the kinds of chosen and rejected training replies."""
+    rows = []
+    for (subset, split), facts in described.items():
+        turns = [_percent(n / facts["pairs"], 0) for n in facts["turns"].values()]
+        row = {
+            "part": f"{subset} {split}",
             "pairs": facts["pairs"],
-            "turns 1 / 2 / 3 / 4, %": " / ".join(f"{100 * n / facts['pairs']:.0f}" for n in facts["turns"].values()),
+            # Lengths
+            "turns 1 / 2 / 3 / 4, %": " / ".join(turns),
             "words: transcript": f"{facts['transcript_words']:.1f}",
             "chosen reply": f"{facts['chosen_words']:.1f}",
             "rejected reply": f"{facts['rejected_words']:.1f}",
-            "chosen is longer, %": f"{100 * facts['longer_chosen']:.1f}",
-            "label agrees with latent order, %": f"{100 * facts['label_agreement']:.1f}",
-            "same, clear pairs, %": f"{100 * facts['clear_label_agreement']:.1f}",
-            "two annotators agree, %": f"{100 * facts['annotator_agreement']:.1f}",
-            "distinct chosen replies, %": f"{100 * facts['distinct_chosen']:.1f}",
+            "chosen is longer, %": _percent(facts["longer_chosen"]),
+            # Agreement
+            "label agrees with latent order, %": _percent(facts["label_agreement"]),
+            "same, clear pairs, %": _percent(facts["clear_label_agreement"]),
+            "two annotators agree, %": _percent(facts["annotator_agreement"]),
+            "distinct chosen replies, %": _percent(facts["distinct_chosen"]),
         }
-        for (subset, split), facts in described.items()
-    ]
-    kinds = [
-        {"tranche": f"{subset} train", "side": side, "kinds": _shares(described[subset, "train"][f"{side}_kinds"])}
-        for subset in TRANCHES
-        for side in ("chosen", "rejected")
-    ]
+        rows.append(row)
+    kinds = []
+    for subset in SUBSETS:
+        for reply in ("chosen", "rejected"):
+            counts = described[subset, "train"][f"{reply}_kinds"]
+            kinds.append({"part": f"{subset} train", "reply": reply, "kinds": _shares(counts)})
     return {"table": pd.DataFrame(rows), "kinds": pd.DataFrame(kinds)}
 
 
 def _shares(counts: dict) -> str:
-    return ", ".join(f"{kind} {100 * n / sum(counts.values()):.0f} %" for kind, n in counts.items())
+    """Counts as "good 62 %, weak 38 %"."""
+    whole = sum(counts.values())
+    return ", ".join(f"{kind} {_percent(n / whole, 0)} %" for kind, n in counts.items())
 
 
 def _flaws(described: dict[tuple[str, str], dict]) -> pd.DataFrame:
-    found = {f"{subset} {split}": facts["flaws"] for (subset, split), facts in described.items()}
-    rates = flaws.RATES | {"leaked": flaws.LEAKED}
-    rows = [
-        {
-            "flaw": name,
-            "rate, %": f"{100 * rate:.1f}",
-            **{where: counts.get(name, 0) for where, counts in found.items()},
-        }
-        for name, rate in rates.items()
-    ]
+    """How many rows have each planted flaw, beside the rate at which it was planted."""
+    rows = []
+    for flaw, rate in (flaws.RATES | {"leaked": flaws.LEAKED}).items():
+        row = {"flaw": flaw, "rate, %": _percent(rate)}
+        for (subset, split), facts in described.items():
+            row[f"{subset} {split}"] = facts["flaws"].get(flaw, 0)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _policy(table: pd.DataFrame) -> dict:
+    """The base policy: its sizes, its loss in nats a token on held-out documents, and what it answers.
+
+    table: of the experiment "seeds"; the base policy is the same in each of its seeds.
+    """
     log = pd.read_csv(DATA_CACHE / data_cache.POLICY / "training_log.csv")
     loss = log.loc[log["split"] == "heldout", "loss"].iloc[-1]
-    config = read_json(DATA_CACHE / data_cache.POLICY / "config.json")
     base = table[(table["model"] == "base") & (table["arm"] == "recommended")]
-    one = base[(base["seed"] == base["seed"].min())]
+    first_seed = base[base["seed"] == base["seed"].min()]
     rows = []
-    for (decoding, side), part in one.groupby(["decoding", "side"], sort=False):
-        named_kinds = {"empty": "empty", "garbage": "garbage", "repeats itself": "repeating", "runs on": "run_on"}
-        failed = {name: part["kind"] == kind for name, kind in named_kinds.items()}
-        shares = {
-            "good": part["good"] == 1,
-            "weak": (part["good"] == 0) & ~pd.DataFrame(failed).any(axis=1),
-            **failed,
-            "ended with EOS": part["ended"] == 1,
-        }
-        named = {f"{name}, %": str(metrics.wilson(share)) for name, share in shares.items()}
-        rows.append({"decoding": decoding, "prompts": side, "n": len(part), **named})
+    for (decoding, side), responses in first_seed.groupby(["decoding", "side"], sort=False):
+        row = {"decoding": decoding, "prompts": side, "n": len(responses)}
+        for name, share in _outcomes(responses).items():
+            row[f"{name}, %"] = str(metrics.wilson(share))
+        rows.append(row)
     return {
-        "config": config,
+        "config": read_json(DATA_CACHE / data_cache.POLICY / "config.json"),
         "loss": f"{loss:.3f}",
         "perplexity": f"{np.exp(loss):.2f}",
         "documents": data_cache.HELDOUT_DOCUMENTS,
@@ -158,33 +178,42 @@ def _policy(table: pd.DataFrame) -> dict:
     }
 
 
-def _judge() -> dict:
+def _outcomes(responses: pd.DataFrame) -> dict[str, pd.Series]:
+    """What the oracle says of responses, each verdict as True or False a response."""
+    failed = {name: responses["kind"] == kind for name, kind in FAILURES.items()}
+    good = responses["good"] == 1
+    weak = ~good & ~responses["kind"].isin(FAILURES.values())
+    return {"good": good, "weak": weak, **failed, "ended with EOS": responses["ended"] == 1}
+
+
+def _reward_model() -> dict:
+    """How often the reward model agrees with labels and with the latent utilities on held-out pairs, by their gap."""
     pairs = pd.read_csv(DATA_CACHE / data_cache.REWARD_MODEL / data_cache.HELDOUT_SCORES)
     right = pairs["chosen_score"] > pairs["rejected_score"]
     better = pairs["chosen_utility"] > pairs["rejected_utility"]
     gap = (pairs["chosen_utility"] - pairs["rejected_utility"]).abs()
-    choices = [
-        ("all", gap >= 0),
-        *((f"{low} to {high}" if high < 9 else f"over {low}", (gap >= low) & (gap < high)) for low, high in GAPS),
-    ]
-    choices += [("clear: over 1", gap > 1)] + [
-        (f"clear, {subset}", (gap > 1) & (pairs["subset"] == subset)) for subset in TRANCHES
-    ]
-    rows = [
-        {
+    # All pairs, then from close to clear ones, then the clear ones of each subset
+    choices = {"all": gap >= 0}
+    for name, (low, high) in GAPS.items():
+        choices[name] = (gap >= low) & (gap < high)
+    choices["clear: over 1"] = gap > 1
+    for subset in SUBSETS:
+        choices[f"clear, {subset}"] = (gap > 1) & (pairs["subset"] == subset)
+    rows = []
+    for name, which in choices.items():
+        row = {
             "pairs, by distance of latent utilities": name,
             "n": int(which.sum()),
-            "judge agrees with label, %": str(metrics.wilson(right[which])),
-            "judge agrees with latent order, %": str(metrics.wilson((right == better)[which])),
+            "reward model agrees with label, %": str(metrics.wilson(right[which])),
+            "reward model agrees with latent order, %": str(metrics.wilson((right == better)[which])),
             "label agrees with latent order, %": str(metrics.wilson(better[which])),
         }
-        for name, which in choices
-    ]
-    spoiled = f"{100 * sum(SPOILED_KINDS.values()):.0f}"
-    return {"pairs": len(pairs), "spoiled": spoiled, "table": pd.DataFrame(rows)}
+        rows.append(row)
+    return {"pairs": len(pairs), "spoiled": _percent(sum(SPOILED_KINDS.values()), 0), "table": pd.DataFrame(rows)}
 
 
 def _sweep(table: pd.DataFrame, record: dict) -> dict:
+    """The experiment over training seeds: table and record of `experiments.load("seeds")`, as tables of the card."""
     return {
         "record": record,
         "rates": _wide(experiments.rates(table), experiments.MEASURED_BY, sign=""),
@@ -197,10 +226,10 @@ def _sweep(table: pd.DataFrame, record: dict) -> dict:
 
 
 def _held_out(record: dict) -> pd.DataFrame:
-    """Loss and log-probabilities on held-out pairs before and after DPO: means over the seeds, and their range."""
-    looks = pd.DataFrame(record["held_out"])
+    """Loss and log-probabilities on held-out pairs before and after DPO, in nats: means over the seeds, and range."""
+    evaluations = pd.DataFrame(record["held_out"])
     rows = []
-    for (recipe, model), own in looks.groupby(["arm", "model"], sort=False):
+    for (recipe, model), own in evaluations.groupby(["arm", "model"], sort=False):
         row = {"recipe": recipe, "model": label(model)}
         for name in experiments.HELD_OUT:
             before, after = np.array(own[name].tolist()).T
@@ -211,77 +240,72 @@ def _held_out(record: dict) -> pd.DataFrame:
 
 
 def _gains(table: pd.DataFrame) -> pd.DataFrame:
-    """What each step adds, in points."""
-    steps = (("base", "sft"), ("base", "dpo"), ("sft", "sft_dpo"), ("dpo", "sft_dpo"))
-    parts = [experiments.differences(table, a, b).assign(model=f"{label(a)} to {label(b)}") for a, b in steps]
-    return _wide(pd.concat(parts, ignore_index=True), ("oracle", "reward model"), sign="+").rename(
-        columns={"model": "step"}
-    )
+    """What each step from one model to another adds to HmR, HpR and CAS, in points."""
+    parts = []
+    for a, b in (("base", "sft"), ("base", "dpo"), ("sft", "sft_dpo"), ("dpo", "sft_dpo")):
+        parts.append(experiments.differences(table, a, b).assign(model=f"{label(a)} to {label(b)}"))
+    gains = _wide(pd.concat(parts, ignore_index=True), ("oracle", "reward model"), sign="+")
+    return gains.rename(columns={"model": "step"})
 
 
 def _wide(rates: pd.DataFrame, by: Iterable[str], sign: str) -> pd.DataFrame:
-    """One row a recipe, decoding and model; one column a judge and metric: "value [low, high]"."""
+    """One row a recipe, decoding and model; one column a metric and who says it: "value [low, high]".
+
+    rates: rows of `experiments.rates` or `experiments.differences`. by: names in their column `by`. sign: "+" shows
+    the sign of positive values too.
+    """
     rows = []
     for (recipe, decoding, model), own in rates.groupby(["arm", "decoding", "model"], sort=False):
         cells = own.set_index(["by", "metric"])
         row = {"recipe": recipe, "decoding": decoding, "model": label(model)}
         for who in by:
             for metric, name in METRIC_NAMES.items():
-                value, low, high = (cells.loc[(who, metric), what] for what in ("value", "low", "high"))
+                value, low, high = cells.loc[(who, metric), ["value", "low", "high"]]
                 row[f"{name}, {who}"] = f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
         rows.append(row)
-    first = {name: place for place, name in enumerate((*reversed(RECIPES), "greedy", "sampled"))}
-    return pd.DataFrame(rows).sort_values(["recipe", "decoding"], key=lambda column: column.map(first), kind="stable")
+    # The recommended recipe first, and greedy responses before sampled ones
+    places = {name: place for place, name in enumerate((*reversed(RECIPES), "greedy", "sampled"))}
+    ordered = ["recipe", "decoding"]
+    return pd.DataFrame(rows).sort_values(ordered, key=lambda column: column.map(places), kind="stable")
 
 
 def _agreement(table: pd.DataFrame) -> pd.DataFrame:
-    """How well the judge's scores rank the responses of each policy, and how often its verdict is the oracle's."""
+    """How well scores rank the responses of each policy, and how often their verdict is the oracle's."""
     rows = []
     for (recipe, decoding, model), part in table.groupby(["arm", "decoding", "model"], sort=False):
-        sides = {side: own for side, own in part.groupby("side")}
-        rows.append(
-            {
-                "recipe": recipe,
-                "decoding": decoding,
-                "model": label(model),
-                "Spearman: all": f"{part['score'].corr(part['truth'], method='spearman'):.2f}",
-                **{
-                    f"Spearman: {side}": f"{own['score'].corr(own['truth'], method='spearman'):.2f}"
-                    for side, own in sides.items()
-                },
-                **{
-                    f"same verdict, {side}, %": f"{100 * (own['calibrated'] == own['good']).mean():.1f}"
-                    for side, own in sides.items()
-                },
-            }
-        )
+        row = {"recipe": recipe, "decoding": decoding, "model": label(model), "Spearman: all": _rank_correlation(part)}
+        sides = list(part.groupby("side"))
+        for side, own in sides:
+            row[f"Spearman: {side}"] = _rank_correlation(own)
+        for side, own in sides:
+            row[f"same verdict, {side}, %"] = _percent((own["calibrated"] == own["good"]).mean())
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _rank_correlation(responses: pd.DataFrame) -> str:
+    """Spearman's correlation of the reward model's score with the oracle's."""
+    return f"{responses['score'].corr(responses['truth'], method='spearman'):.2f}"
+
+
 def _scores_by_kind(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean score of the judge for each kind that the oracle names, greedy answers under the recommended recipe."""
+    """Mean score of each kind of response that the oracle names: greedy responses under the recommended recipe."""
     greedy = table[(table["arm"] == "recommended") & (table["decoding"] == "greedy")]
+    # All models together, with the number of responses, then each model
     groups = greedy.groupby(["side", "kind"])
-    means = groups["score"].mean().map("{:.2f}".format) + groups.size().map(" (n = {})".format)
-    own = {
-        label(model): part.groupby(["side", "kind"])["score"].mean().map("{:.2f}".format)
-        for model, part in greedy.groupby("model", sort=False)
-    }
-    return pd.DataFrame({"all": means, **own}).fillna("").reset_index()
+    columns = {"all": groups["score"].mean().map("{:.2f}".format) + groups.size().map(" (n = {})".format)}
+    for model, part in greedy.groupby("model", sort=False):
+        columns[label(model)] = part.groupby(["side", "kind"])["score"].mean().map("{:.2f}".format)
+    return pd.DataFrame(columns).fillna("").reset_index()
 
 
 def _fluency(table: pd.DataFrame) -> pd.DataFrame:
-    rows = [
-        {
-            "recipe": recipe,
-            "decoding": decoding,
-            "model": label(model),
-            "garbage, %": f"{100 * (part['kind'] == 'garbage').mean():.2f}",
-            "repeats itself, %": f"{100 * (part['kind'] == 'repeating').mean():.2f}",
-            "runs on, %": f"{100 * (part['kind'] == 'run_on').mean():.2f}",
-            "empty, %": f"{100 * (part['kind'] == 'empty').mean():.2f}",
-            "ended with EOS, %": f"{100 * part['ended'].mean():.2f}",
-        }
-        for (recipe, decoding, model), part in table.groupby(["arm", "decoding", "model"], sort=False)
-    ]
+    """Share of responses that are no language, repeat themselves, run on, are empty, or end by themselves."""
+    rows = []
+    for (recipe, decoding, model), part in table.groupby(["arm", "decoding", "model"], sort=False):
+        row = {"recipe": recipe, "decoding": decoding, "model": label(model)}
+        for name in ("garbage", "repeats itself", "runs on", "empty"):
+            row[f"{name}, %"] = _percent((part["kind"] == FAILURES[name]).mean(), 2)
+        row["ended with EOS, %"] = _percent(part["ended"].mean(), 2)
+        rows.append(row)
     return pd.DataFrame(rows)

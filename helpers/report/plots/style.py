@@ -11,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.core.methods import model_names
+from helpers.core.names import label
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in print; each model also has its own marker.
-CHOSEN, REJECTED, ACCENT, INK, QUIET, GRID = "#0072B2", "#D55E00", "#00805F", "#222222", "#666666", "#DDDDDD"
+CHOSEN, REJECTED, ACCENT = "#0072B2", "#D55E00", "#00805F"
+INK, QUIET, GRID = "#222222", "#666666", "#DDDDDD"
 COLOURS = {"base": "#6B6B6B", "sft": "#0072B2", "dpo": "#D55E00", "sft_dpo": "#00805F"}
 COLOURS |= {"chosen": CHOSEN, "rejected": REJECTED}
 MARKERS = {"base": "o", "sft": "s", "dpo": "^", "sft_dpo": "D"}
@@ -85,7 +87,7 @@ def show(figure: Picture) -> None:
 
 
 def styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
-    """Decorator: what a figure function draws has the house style; the style of the caller is untouched."""
+    """Decorator: what a figure function draws has the course's style; the style of the caller is untouched."""
 
     @wraps(draw)
     def inside(*args: Any, **kwargs: Any) -> Picture:
@@ -98,7 +100,12 @@ def styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
 def canvas(
     rows: int, columns: int, *, width: float, height: float, title: str, **shared: Any
 ) -> tuple[Picture, list[Axes]]:
-    """An empty figure (inches) and its axes, row by row; `shared` goes to subplots (sharex, sharey, ...)."""
+    """An empty figure and its axes.
+
+    rows, columns: how many axes. width, height: of the whole figure, in inches. title: of the whole figure.
+    shared: handed on to matplotlib's subplots (sharex, sharey, ...).
+    Returns the figure and a flat list of its axes, row by row.
+    """
     figure = Picture(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.09, h_pad=0.07)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
@@ -106,24 +113,42 @@ def canvas(
 
 
 def note(figure: Picture, text: str) -> None:
-    """One quiet line under a figure that says what its marks mean."""
+    """One grey line under a figure that says what its marks mean."""
     figure.supxlabel(text, fontsize=9.5, color=QUIET, x=0.01, ha="left")
 
 
 def colour(model: str, position: int = 0) -> str:
-    """The fixed colour of one of the four models; any other model, and any other name, gets one by its position."""
+    """The fixed colour of one of the four models, or of "chosen" and "rejected".
+
+    Any other model, and any other name, gets a colour by its position in the figure.
+    """
     others = MORE_MODELS if model in model_names() else OTHERS
     return COLOURS.get(model, others[position % len(others)])
 
 
 def marker(model: str, position: int = 0) -> str:
-    """The fixed marker of a model; any other name gets one by its position."""
+    """The fixed marker of one of the four models; any other name gets one by its position in the figure."""
     return MARKERS.get(model, OTHER_MARKERS[position % len(OTHER_MARKERS)])
 
 
-def model_rows(axes: Axes, models: list[str], labels: list[str]) -> None:
+def named_rows(axes: Axes, names: list[str], **look: Any) -> None:
+    """Rows with names along the vertical axis, the first on top; look: how matplotlib draws the names."""
+    axes.set_yticks(range(len(names)), names, **look)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def model_rows(axes: Axes, models: list[str]) -> None:
     """Models as rows, first on top, their names in their colours instead of a legend."""
-    axes.set_yticks(range(len(models)), labels)
-    axes.set_ylim(len(models) - 0.5, -0.5)
+    named_rows(axes, [label(model) for model in models])
     for position, (tick, model) in enumerate(zip(axes.get_yticklabels(), models, strict=True)):
         tick.set(color=colour(model, position), fontweight="bold")
+
+
+def interval(axes: Axes, row: float, limits: tuple[float, float, float], tint: str, **mark: Any) -> None:
+    """An estimate with its interval, drawn at the height `row`.
+
+    limits: lower limit, estimate, upper limit. tint: the colour of line and mark. mark: how matplotlib draws the mark.
+    """
+    low, value, high = limits
+    axes.plot([low, high], [row, row], color=tint, linewidth=2.5, solid_capstyle="round")
+    axes.plot([value], [row], color=tint, **mark)

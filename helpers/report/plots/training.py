@@ -1,4 +1,8 @@
-"""Pictures of training: a log (one row an event, `split` "train" or "heldout") drawn as small panels."""
+"""Figures of a training: its log drawn as small panels, training as lines and evaluations on held-out data as dots.
+
+In all of them log: one row an event, columns step, split ("train" or "heldout") and the figures of that event. Losses
+and log-probabilities are in nats, lengths in tokens. Raises DataError when the log has no figure that could be drawn.
+"""
 
 import math
 from collections.abc import Sequence
@@ -57,11 +61,11 @@ def _preference_panels(scale: Scale) -> tuple[Panel, ...]:
 
 
 def dpo_dashboard(log: pd.DataFrame, title: str = "DPO training", scale: Scale | None = None) -> Picture:
-    """The minimal dashboard of a preference training: loss, rewards, accuracy, log-probabilities, length, EOS rate.
+    """The dashboard of a preference training: loss, rewards, accuracy, log-probabilities, length, EOS rate.
 
-    scale: `Method.scale(settings)`, which says what the loss is compared with; DPO's, ln 2, unless given. Chosen and
-    rejected log-probabilities are both drawn: a growing margin with both falling is likelihood displacement
-    (arXiv 2410.08847), which the margin alone hides.
+    scale: `Method.scale(settings)`, which says what the loss is compared with; DPO's, ln 2, unless given.
+    The log-probabilities of chosen and rejected completions are both drawn: a margin that grows while both fall is
+    likelihood displacement (arXiv 2410.08847), which the margin alone hides.
     """
     scale = scale or Scale()
     remark = f" {scale.level[1]} is the loss of a policy that equals its reference." if scale.level else ""
@@ -74,24 +78,31 @@ def sft_curves(log: pd.DataFrame, title: str = "SFT training") -> Picture:
 
 
 def training_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss",), title: str = "Training") -> Picture:
-    """One panel for each column of a training log, training as a line and held-out data as dots."""
-    panels = [Panel(TITLES.get(c, c.replace("_", " ")), ((c, "", INK),), UNITS.get(c, "")) for c in columns]
+    """One panel for each of the columns of a training log, in their order."""
+    panels = []
+    for column in columns:
+        heading = TITLES.get(column, column.replace("_", " "))
+        panels.append(Panel(heading, ((column, "", INK),), UNITS.get(column, "")))
     return _draw(log, panels, title)
 
 
 @styled
 def _draw(log: pd.DataFrame, panels: Sequence[Panel], title: str, remark: str = "") -> Picture:
-    """All panels that the log has numbers for, three in a row, and the alt text with first and last values."""
+    """All panels that the log has numbers for, three in a row; the alt text gives first and last values."""
     shown = [panel for panel in panels if panel.columns_in(log)]
     if not shown:
         wanted = ", ".join(line[0] for panel in panels for line in panel.lines)
         raise DataError(f"the training log has none of the columns {wanted}: train the model again to log them")
+    # Small plots, three in a row; places that no panel needs stay empty
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure, axes = canvas(rows, columns, width=max(4.6, 3.3 * columns), height=0.8 + 2.3 * rows, title=title)
-    said = [sentence for ax, panel in zip(axes, shown, strict=False) for sentence in _panel(ax, log, panel)]
+    said = []
+    for ax, panel in zip(axes, shown, strict=False):
+        said += _panel(ax, log, panel)
     for ax in axes[len(shown) :]:
         ax.set_visible(False)
+    # In words
     note(figure, "Line: training. Dots: held-out data." + remark)
     last = log["step"].max()
     figure.alt = f"{title}, {last:.0f} steps. From first to last value: " + "; ".join(said) + "."
@@ -99,24 +110,19 @@ def _draw(log: pd.DataFrame, panels: Sequence[Panel], title: str, remark: str = 
 
 
 def _panel(ax: Axes, log: pd.DataFrame, panel: Panel) -> list[str]:
-    """Draw one panel; returns what it shows, one line of it a phrase ("loss 0.69 to 0.58 on held-out data")."""
+    """Draw one panel; returns what it shows, one phrase a line ("loss 0.69 to 0.58 on held-out data")."""
     lines = panel.columns_in(log)
     said, ends = [], []
     for column, name, colour in lines:
-        for split, words in (("train", "in training"), ("heldout", "on held-out data")):
-            rows = log[(log["split"] == split) & log[column].notna()]
-            if rows.empty:
-                continue
-            style = {"linewidth": 1.4, "alpha": 0.5} if split == "train" else {"linewidth": 1.2, "marker": "o"}
-            ax.plot(rows["step"], rows[column], color=colour, markersize=5, **style)
-            first, last = rows[column].iloc[0], rows[column].iloc[-1]
-            phrase = f"{number(first)} to {number(last)} {words}"
+        last, values = _line(ax, log, column, colour)
         ends.append((last, name, colour))
-        said.append(f"{panel.title.lower()}{f' ({name})' if len(lines) > 1 else ''} {phrase}")
+        which = f" ({name})" if len(lines) > 1 else ""
+        said.append(f"{panel.title.lower()}{which} {values}")
     ax.set(title=panel.title, xlabel="step", ylabel=panel.unit)
     ax.grid(axis="x", visible=False)
     if panel.unit.startswith("share"):
         ax.set_ylim(-0.04, 1.06)
+    # The level to compare with, such as ln 2
     if panel.level:
         value, words = panel.level
         ax.axhline(value, color=QUIET, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
@@ -125,11 +131,32 @@ def _panel(ax: Axes, log: pd.DataFrame, panel: Panel) -> list[str]:
     return said
 
 
+def _line(ax: Axes, log: pd.DataFrame, column: str, colour: str) -> tuple[float, str]:
+    """One column of the log, in training and on held-out data; returns its last value and "first to last" in words.
+
+    Where the log has values on held-out data, both are about these.
+    """
+    for split, words in (("train", "in training"), ("heldout", "on held-out data")):
+        rows = log[(log["split"] == split) & log[column].notna()]
+        if rows.empty:
+            continue
+        look = {"linewidth": 1.4, "alpha": 0.5} if split == "train" else {"linewidth": 1.2, "marker": "o"}
+        ax.plot(rows["step"], rows[column], color=colour, markersize=5, **look)
+        first, last = rows[column].iloc[0], rows[column].iloc[-1]
+        phrase = f"{number(first)} to {number(last)} {words}"
+    return last, phrase
+
+
 def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names to the right of the axes at the heights where the lines end, moved apart where they would touch."""
+    """Names to the right of the axes at the heights where the lines end, moved apart where they would touch.
+
+    ends: (height, name, colour) of each line.
+    """
     low, high = ax.get_ylim()
+    gap = 0.12 * (high - low)
     height = -math.inf
-    for value, name, colour in sorted(end for end in ends if end[1]):
-        height = max(value, height + 0.12 * (high - low))
-        ax.annotate(name, (1, height), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                    va="center", color=colour, fontsize=9.5, annotation_clip=False)  # fmt: skip
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
+    for value, name, colour in sorted(ends):
+        if name:
+            height = max(value, height + gap)
+            ax.annotate(name, (1, height), (4, 0), **place, va="center", color=colour, fontsize=9.5)

@@ -150,7 +150,7 @@ def test_a_full_disk_and_a_closed_folder_are_one_line(server, opt_published, res
     assert text.startswith("downloading facebook/opt-350m: ") and text.endswith("or set HF_HOME")
 
 
-def test_weights_of_another_architecture_are_refused(opt_published, judge_published, results, tmp_path):
+def test_weights_of_another_architecture_are_refused(opt_published, reward_model_published, results, tmp_path):
     text = one_line(
         loading.load_policy,
         folder_of(

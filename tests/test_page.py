@@ -165,7 +165,7 @@ def test_published_rule_gets_no_second_table():
     assert "under the paper’s cut-offs</h4>" not in build_report(**inputs(PUBLISHED))
 
 
-def test_where_the_truth_is_known_it_stands_beside_the_judge(page):
+def test_where_the_truth_is_known_it_stands_beside_the_reward_model(page):
     assert 'id="truth"' not in page
     given = inputs()
     opinion = given["evaluation"].models
@@ -189,7 +189,7 @@ def test_settings_and_versions_are_listed(page):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"profile": "mini", "recipe": "recommended"}, "models, data and judge and its recipe differ from"),
+        ({"profile": "mini", "recipe": "recommended"}, "policy, data and reward model and its recipe differ from"),
         ({"profile": "paper", "recipe": "recommended"}, "not a replication of the paper: its recipe differs"),
         ({"profile": "paper", "recipe": "published"}, "repeats the paper's recipe"),
     ],

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.core.errors import DataError
-from helpers.data import dialogue_html, transcripts
+from helpers.data import transcripts
 
 # No blank line inside a turn: HH has none that begins with a role marker, and a marker always begins a turn.
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=60)
@@ -63,10 +63,3 @@ def test_what_is_no_transcript_is_refused(text):
 def test_a_dialogue_without_a_reply_is_refused():
     with pytest.raises(DataError, match="no reply"):
         transcripts.split_reply("\n\nHuman: anybody there?")
-
-
-def test_shown_text_is_escaped_and_masked_until_asked_for():
-    shown = dialogue_html.show("\n\nHuman: <script>alert(1)</script> dreadful\n\nAssistant: fine")
-    assert "<script>" not in shown.data and "dreadful" not in shown.data
-    revealed = dialogue_html.show("\n\nHuman: <b>dreadful</b>\n\nAssistant: fine", reveal=True).data
-    assert "dreadful" in revealed and "<b>dreadful" not in revealed

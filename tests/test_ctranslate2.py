@@ -88,7 +88,7 @@ def with_adapter():
         lambda: random_opt(enable_bias=False),
         lambda: random_opt(layer_norm_elementwise_affine=False),
         lambda: random_opt(_remove_final_layer_norm=True),
-        lambda: tiny.judge()[0],
+        lambda: tiny.reward_model()[0],
         lambda: random_opt().to("meta"),
     ],
     ids=["adapter", "bfloat16", "gelu", "no bias", "plain norms", "no last norm", "no policy", "elsewhere"],

@@ -21,7 +21,7 @@ def test_policy_tokenizer_follows_opt():
 
 
 def test_reward_tokenizer_follows_deberta():
-    tokenizer = tiny.judge()[1]
+    tokenizer = tiny.reward_model()[1]
     names = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
     assert [tokenizer.convert_tokens_to_ids(t) for t in names] == [0, 1, 2, 3, 4]
     encoded = tokenizer(TEXT, " Yes.")
@@ -32,13 +32,13 @@ def test_reward_tokenizer_follows_deberta():
 
 
 def test_tokenizers_survive_a_round_trip_beside_their_models(tmp_path):
-    for name, (model, tokenizer) in {"policy": tiny.policy(), "judge": tiny.judge()}.items():
+    for name, (model, tokenizer) in {"policy": tiny.policy(), "reward_model": tiny.reward_model()}.items():
         loading.save_model(model, tokenizer, tmp_path / name)
         folder = tmp_path / name
         again = loading.load_tokenizer(folder) if name == "policy" else loading.load_reward_model(folder, "cpu")[1]
         assert again(TEXT, " Yes.")["input_ids"] == tokenizer(TEXT, " Yes.")["input_ids"]
         assert again.pad_token_id == tokenizer.pad_token_id and again.eos_token_id == tokenizer.eos_token_id
-    assert loading.load_reward_model(tmp_path / "judge", "cpu")[1].truncation_side == "left"
+    assert loading.load_reward_model(tmp_path / "reward_model", "cpu")[1].truncation_side == "left"
 
 
 def test_policy_has_the_shape_of_opt_350m():

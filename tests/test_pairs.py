@@ -1,4 +1,4 @@
-"""Reading preference pairs, and choosing evaluation prompts that no training pair has seen."""
+"""Reading preference pairs: rows in order, mistakes named by file and line, lengths."""
 
 import gzip
 import json
@@ -8,16 +8,8 @@ import pandas as pd
 import pytest
 
 from helpers.core.errors import DataError
-from helpers.data import pairs, prompts
+from helpers.data import pairs
 from helpers.data.pairs import PAIR_COLUMNS, fit_to_length, load_pairs
-from helpers.data.prompts import sample_prompts
-from helpers.data.transcripts import first_turn
-
-OFFICIAL = Path(__file__).parents[2] / "shared" / "hh-rlhf-official"
-ARTEFACTS = Path(__file__).parents[2] / "shared" / "paper" / "artefacts"
-SIDES = (("harmless-base", "Q"), ("helpful-base", "How "))
-needs_official = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official HH-RLHF test files are not here")
-needs_artefacts = pytest.mark.skipif(not ARTEFACTS.is_dir(), reason="the paper's artefacts are not here")
 
 
 def row(question: str, chosen: str = " Good.", rejected: str = " Bad.") -> dict:
@@ -76,22 +68,6 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         pairs.load_pairs(tmp_path, ["helpful-base"], "train")
 
 
-def test_evaluation_prompts_share_no_first_turn_with_training_nor_with_each_other():
-    train = pd.DataFrame(
-        [("harmless-base", f"\n\nHuman: Q{i}?\n\nAssistant:") for i in range(5)], columns=["subset", "prompt"]
-    )
-    test = pd.DataFrame(
-        [(subset, f"\n\nHuman: {word}{i // 2}?\n\nAssistant:") for subset, word in SIDES for i in range(40)],
-        columns=["subset", "prompt"],
-    )
-    prompts = sample_prompts(test, train, 10)
-    keys = prompts["prompt"].map(first_turn)
-    assert keys.is_unique and not set(keys) & set(train["prompt"].map(first_turn))
-    assert prompts["side"].value_counts().to_dict() == {"harmful": 10, "helpful": 10}
-    with pytest.raises(DataError, match="lower eval_prompts"):
-        sample_prompts(test, train, 30)
-
-
 def test_rows_that_cannot_fit_are_dropped_and_long_prompts_shortened():
     pairs = pd.DataFrame(
         [
@@ -106,24 +82,9 @@ def test_rows_that_cannot_fit_are_dropped_and_long_prompts_shortened():
     assert list(fitted.pairs["prompt"])[1] == "\n\nHuman: c\n\nAssistant:"
 
 
-@needs_official
-def test_the_papers_hundred_prompts_are_derived_from_the_official_files():
-    transcripts = pairs.load_transcripts(OFFICIAL, ["harmless-base", "helpful-base"], "test")
-    assert prompts.is_paper_source(prompts.paper_rows(transcripts))
-    assert not prompts.is_paper_source(prompts.paper_rows(transcripts.iloc[1000:]))
-
-
-@needs_official
-@needs_artefacts
-@pytest.mark.parametrize("side", ["harmful", "helpful"])
-def test_the_derived_prompts_equal_the_published_lists(side):
-    rows = prompts.paper_rows(pairs.load_transcripts(OFFICIAL, ["harmless-base", "helpful-base"], "test"))
-    published = json.loads((ARTEFACTS / "data" / "prompts" / f"{side}_prompts.json").read_text())
-    assert list(rows.loc[rows["side"] == side, "chosen"].map(prompts.paper_prompt)) == published
-
-
-@needs_official
-def test_real_pairs_split_where_the_labels_are():
-    loaded = pairs.load_pairs(OFFICIAL, ["harmless-base", "helpful-base"], "test")
-    assert len(loaded.pairs) + loaded.left_out["histories differ"] == 2312 + 2354
-    assert loaded.left_out == {"malformed": 0, "histories differ": 14}
+def test_whole_dialogues_are_read_with_every_whole_row_even_where_histories_differ(tmp_path):
+    """The paper's draw of prompts depends on the number of rows, so none may be lost but the broken ones."""
+    odd = {"chosen": row("One?")["chosen"], "rejected": row("Another?")["rejected"]}
+    write(tmp_path, "helpful-base", "test", [odd, {"chosen": 7, "rejected": "x"}, row("Two?")])
+    read = pairs.load_transcripts(tmp_path, ["helpful-base"], "test")
+    assert list(read["line"]) == [1, 3] and list(read["chosen"]) == [odd["chosen"], row("Two?")["chosen"]]
