@@ -1,8 +1,8 @@
-"""Settings of a run: every parameter with its type, its range and its meaning, and the check of what is given.
+"""Settings of a run: every parameter with its type, its range and its meaning, and the check of given values.
 
-A value comes from the first of these that names it:
+A value comes from the first of these that has one:
 what you give > PROFILE_AND_RECIPE > BY_RECIPE > BY_PROFILE > the default written beside the field.
-The value tables are in `profiles`.
+The tables of values are in `profiles`.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
+    # The run and the machine.
     profile: Profile = Field("mini", description="where data, models and sizes come from")
     recipe: Recipe = Field(
-        "recommended", description="how models are trained and judged: the authors' way or a sound one"
+        "recommended", description="how models are trained and evaluated: the authors' way or a sound one"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of sampling, initial weights and data order")
     run: str | None = Field(
@@ -64,12 +65,14 @@ class Settings(BaseModel):
         False, description="SFT and DPO: compute activations again (False: only where memory is too short to keep them)"
     )
 
+    # Models and losses.
     models: str = Field(
         ",".join(methods.PAPER_MODELS),
         description="models that are trained and compared, with commas between: base, sft, a method, sft_ and a method",
     )
     preference_loss: PreferenceLoss = Field("sigmoid", description="loss of the models dpo and sft_dpo")
 
+    # Data and repositories.
     dataset: str | None = Field(description="preference data: folder or hub id (None: the embedded dialogues)")
     policy: str | None = Field(description="language model to align: folder or hub id (None: the profile's own)")
     reward_model: str | None = Field(
@@ -89,17 +92,20 @@ class Settings(BaseModel):
     heldout_pairs: int = Field(ge=1, description="preference pairs kept aside to watch training")
     eval_prompts: int = Field(ge=1, description="evaluation prompts on each side, harmful and helpful")
 
+    # Lengths, in tokens.
     sft_max_length: int = Field(512, ge=16, description="longest SFT example, tokens")
     dpo_max_length: int = Field(512, ge=16, description="longest DPO prompt + completion, tokens")
     max_prompt_length: int = Field(ge=8, description="longest prompt, tokens; longer ones lose their beginning")
     max_new_tokens: int = Field(ge=1, description="longest generated response, tokens")
 
+    # Base model and reward model of profile local.
     pretrain_epochs: float = Field(1.5, gt=0, le=100, description="passes over the dialogues (profile local)")
     pretrain_learning_rate: float = Field(5e-3, gt=0, le=0.1, description="step size of pretraining (profile local)")
     reward_epochs: float = Field(1.0, gt=0, le=100, description="passes over the pairs by the reward model (local)")
     reward_learning_rate: float = Field(5e-3, gt=0, le=0.1, description="step size of the reward model (local)")
     reward_pairs: int = Field(ge=0, description="pairs the reward model learns from (local; 0: all)")
 
+    # SFT, DPO and the other preference losses.
     sft_epochs: float = Field(2.0, gt=0, le=100, description="SFT passes over the chosen completions")
     sft_learning_rate: float = Field(gt=0, le=0.1, description="SFT step size")
     sft_batch_size: int = Field(ge=1, le=4096, description="SFT dialogues in a batch")
@@ -129,8 +135,9 @@ class Settings(BaseModel):
     gradient_accumulation: int = Field(ge=1, le=4096, description="batches summed before a step")
     dropout: float = Field(ge=0, lt=1, description="the policy's own dropout in SFT and DPO")
 
+    # Evaluation.
     closing_cue: bool = Field(description="evaluation prompts end with 'Assistant:'")
-    thresholds: Literal["published", "calibrated"] = Field(description="pass marks: -3 and -2, or fitted to this judge")
+    thresholds: Literal["published", "calibrated"] = Field(description="pass marks: -3 and -2, or set for this model")
     generation_batch_size: int = Field(32, ge=1, le=4096, description="prompts answered at once")
     scoring_batch_size: int = Field(32, ge=1, le=4096, description="responses scored at once")
 
@@ -168,8 +175,12 @@ class Resolved:
     def changes(self) -> dict[str, tuple[Any, Any, str]]:
         """Given settings that really differ: setting -> (your value, value without you, where that comes from)."""
         usual, origin = _layers(self.settings.profile, self.settings.recipe)
-        values = {name: getattr(self.settings, name) for name in self.given}
-        return {n: (v, usual[n], origin[n]) for n, v in values.items() if n not in SWITCHES and v != usual[n]}
+        changed = {}
+        for name in self.given:
+            value = getattr(self.settings, name)
+            if name not in SWITCHES and value != usual[name]:
+                changed[name] = (value, usual[name], origin[name])
+        return changed
 
     @property
     def run_name(self) -> str:
@@ -180,9 +191,13 @@ class Resolved:
         if self.settings.run:
             return self.settings.run
         changes = self.changes()
-        parts = [self.settings.profile] + (["published"] if self.settings.recipe == "published" else [])
-        parts += [f"seed{self.settings.seed}"] if "seed" in changes else []
+        parts = [self.settings.profile]
+        if self.settings.recipe == "published":
+            parts.append("published")
+        if "seed" in changes:
+            parts.append(f"seed{self.settings.seed}")
         parts += [f"{name}={changes[name][0]}" for name in Settings.model_fields if name in changes and name != "seed"]
+        # A hash replaces what no folder name may hold, or what is too long.
         full = "-".join(parts)
         safe = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", full)
         if safe == full and len(safe) <= 80:
@@ -194,7 +209,7 @@ SWITCHES = ("profile", "recipe", "run")
 
 
 def resolve(**given: Any) -> Resolved:
-    """Turn what was given into checked settings. None means "not given".
+    """Check the given values and fill in all others. None means "not given".
 
     Raises SettingsError: one line that names up to three problems, with the nearest valid name or choice.
     """
@@ -205,6 +220,7 @@ def resolve(**given: Any) -> Resolved:
     values, source = _layers(profile if profile in PROFILES else "mini", recipe if recipe in RECIPES else "recommended")
     for name in given.keys() & Settings.model_fields.keys():
         values[name], source[name] = given[name], "you"
+    # Check types and ranges, then how the values go together.
     settings = None
     try:
         settings = Settings(**values)
@@ -218,13 +234,14 @@ def resolve(**given: Any) -> Resolved:
 
 
 def _layers(profile: str, recipe: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values and their origins for two valid switches, before anything is given."""
+    """Values and their origins for a valid profile and recipe, before anything is given."""
     layers = [
         ("default", {n: f.default for n, f in Settings.model_fields.items() if not f.is_required()}),
         (f"profile {profile}", {n: row[PROFILES.index(profile)] for n, row in BY_PROFILE.items()}),
         (f"recipe {recipe}", {n: row[RECIPES.index(recipe)] for n, row in BY_RECIPE.items()}),
         (f"{profile} x {recipe}", PROFILE_AND_RECIPE.get((profile, recipe), {})),
     ]
+    # A later layer replaces an earlier one.
     values: dict[str, Any] = {}
     source: dict[str, str] = {}
     for origin, layer in layers:
@@ -235,10 +252,10 @@ def _layers(profile: str, recipe: str) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _subset_problems(subsets: str) -> list[str]:
     names = [name.strip() for name in subsets.split(",")]
-    problems = [
-        f"subsets: {n!r} is not one of {', '.join(SUBSETS)}{_nearest(n, SUBSETS)}" for n in names if n not in SUBSETS
-    ]
-    return problems or (["subsets names a subset twice"] if len(set(names)) < len(names) else [])
+    unknown = [name for name in names if name not in SUBSETS]
+    if not unknown and len(set(names)) < len(names):
+        return ["subsets names a subset twice"]
+    return [f"subsets: {name!r} is not one of {', '.join(SUBSETS)}{_nearest(name, SUBSETS)}" for name in unknown]
 
 
 def _length_problems(s: Settings) -> list[str]:
@@ -253,21 +270,22 @@ def _length_problems(s: Settings) -> list[str]:
             f"max_prompt_length = {s.max_prompt_length} leaves no room in dpo_max_length = {s.dpo_max_length}"
         )
     hub = repositories.POLICY
-    own = (hub.id, hub.positions) if s.profile == "paper" else (None, SMALL_POSITIONS)
-    if s.policy != own[0]:
+    policy, positions = (hub.id, hub.positions) if s.profile == "paper" else (None, SMALL_POSITIONS)
+    if s.policy != policy:
         return problems  # a policy of your own: its limit is in its config, known when it is loaded
     lengths = {
-        f"sft_max_length = {s.sft_max_length}": s.sft_max_length,
-        f"dpo_max_length = {s.dpo_max_length}": s.dpo_max_length,
-        f"max_prompt_length + max_new_tokens = {s.max_prompt_length + s.max_new_tokens}": s.max_prompt_length
-        + s.max_new_tokens,
+        "sft_max_length": s.sft_max_length,
+        "dpo_max_length": s.dpo_max_length,
+        "max_prompt_length + max_new_tokens": s.max_prompt_length + s.max_new_tokens,
     }
-    return problems + [
-        f"{what} is more than the policy's {own[1]} positions" for what, n in lengths.items() if n > own[1]
-    ]
+    for what, length in lengths.items():
+        if length > positions:
+            problems.append(f"{what} = {length} is more than the policy's {positions} positions")
+    return problems
 
 
 def _unknown(name: str) -> str:
+    # First the parameters in whose name it occurs, then the one that is spelt nearly so.
     names = list(Settings.model_fields)
     inside = [n for n in names if name.lower() in n.split("_", 1)[-1].lower()][:4] if len(name) > 3 else []
     hint = f" (did you mean {' or '.join(inside)}?)" if inside else _nearest(name, names)
@@ -288,6 +306,7 @@ def _explain(detail: Any) -> list[str]:
         return [_unknown(name)]
     shown = f"{name} = {reprlib.repr(value)}"
     wanted = {"int": "a whole number", "float": "a number", "bool": "True or False", "string": "text in quotes"}
+    # A choice, a pattern, a type; last a range, in pydantic's words.
     if kind == "literal_error":
         choices = get_args(Settings.model_fields[name].annotation)
         return [f"{shown}: choose one of {', '.join(choices)}{_nearest(value, choices)}"]
@@ -305,9 +324,8 @@ def _typing_hint(value: Any, needed: str) -> str:
         return ""
     text = value.strip()
     if needed == "bool":
-        word = {"true": "True", "yes": "True", "1": "True", "false": "False", "no": "False", "0": "False"}.get(
-            text.lower()
-        )
+        words = {"true": "True", "yes": "True", "1": "True", "false": "False", "no": "False", "0": "False"}
+        word = words.get(text.lower())
         return f" (write {word}, capital letter and no quotes)" if word else ""
     if needed in ("int", "float") and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", text):
         return f" (YAML reads {text} as text: write {re.sub(r'[eE]', '.0e', text)})"

@@ -1,8 +1,8 @@
-"""Made things: folders that are whole or absent, each with a manifest that says what it was made from.
+"""The store: folders that are complete or absent, each with a manifest that says what it was made from.
 
-A stage of a run, an executed notebook, the results of a run and data_cache/ are up to date by one rule: a thing is
-made again when its settings, its inputs, the code that makes it or the versions of the libraries are others, or when
-its files are damaged. The fingerprint is the hash of those four parts.
+Such a folder is called a thing here: a stage of a run, an executed notebook, the results of a run, a part of
+data_cache/. One rule holds for all: a thing is made again when its settings, its inputs, the code that makes it or the
+versions of the libraries have changed, or when its files are damaged. The fingerprint is the hash of those four parts.
 
 NAME/            the thing, with manifest.json: the parts, and sha256, size and time of every file
 .NAME.partial/   one that was interrupted, handed to its builder again
@@ -23,13 +23,13 @@ from helpers.core.errors import StageError
 from helpers.core.files import content_hash, files_in, read_json, sha256_of_json, write_json
 
 MANIFEST = "manifest.json"
-MARKER = ".fingerprint"  # in a partial folder: what it was being built for
-ACCEPT_STALE = "COURSE_ACCEPT_STALE"  # environment variable: things that only other code made are used as they are
-MESSAGES = "COURSE_MESSAGES"  # environment variable: a file that takes what is said here, instead of a notebook
-OTHER_CODE = "(things made by other code)"  # among the code of a notebook: what it showed was accepted, not made anew
+MARKER = ".fingerprint"  # file in a partial folder: fingerprint of the thing that was being built
+ACCEPT_STALE = "COURSE_ACCEPT_STALE"  # environment variable: use things whose code or libraries alone have changed
+MESSAGES = "COURSE_MESSAGES"  # environment variable: a file to which messages go, so that a notebook does not show them
+OTHER_CODE = "(things made by other code)"  # entry in the code of a notebook that shows things accepted in that way
 NOT_RECORDED = "its manifest does not say what it was made from"
 
-_said: set[tuple[str, str]] = set()  # (folder, line): what was accepted is said once a process
+_said: set[tuple[str, str]] = set()  # (folder, line): messages about accepted things, printed once a process
 
 
 class Parts(NamedTuple):
@@ -37,7 +37,7 @@ class Parts(NamedTuple):
 
     uses: dict[str, Any]  # settings and other JSON values
     inputs: dict[str, str]  # name -> hash of its content
-    code: dict[str, str]  # source file -> hash; see helpers/code.py
+    code: dict[str, str]  # source file -> hash; see `code`
     versions: dict[str, str]  # library -> version; and "processes", where several trained together
 
     @property
@@ -77,8 +77,8 @@ def entry_of(path: Path) -> dict[str, Any]:
 def damage(folder: Path, *, thoroughly: bool = False) -> str | None:
     """What is wrong with the files of a thing, in a few words; None if it is whole.
 
-    Small files are hashed each time; large ones when their size or time is not the recorded one or, with
-    `thoroughly`, once a session.
+    Small files are hashed each time; large ones when their size or time differs from the record. thoroughly: hash large
+    files anyway, once a session.
     """
     files = files_of(folder)
     if not files:
@@ -107,13 +107,15 @@ def is_current(folder: Path, fingerprint: str) -> bool:
 
 
 def thing_with(path: Path) -> Path | None:
-    """The thing that a path is, or lies in; None for any other file or folder."""
-    near = (path, *path.parents[:3])
-    return next((place for place in near if "fingerprint" in files.read_json(place / MANIFEST)), None)
+    """The thing that a path is, or is inside of; None for any other file or folder."""
+    for place in (path, *path.parents[:3]):
+        if "fingerprint" in files.read_json(place / MANIFEST):
+            return place
+    return None
 
 
 def content_of(path: Path) -> str:
-    """The hash of an input's content: of a thing, or a part of one, from its file table; else from the files."""
+    """The hash of an input's content: for a thing, or a part of one, from its file table; else from the files."""
     thing = thing_with(path)
     files = files_of(thing) if thing else {}
     inside = path.relative_to(thing).as_posix() if thing else ""
@@ -128,7 +130,7 @@ def content_of(path: Path) -> str:
 
 
 def changes(record: dict[str, Any], parts: Parts) -> list[Change]:
-    """How the parts in a manifest differ from those now. A manifest of another shape is one change, of its files."""
+    """How the parts in a manifest (record) differ from the present ones; a record of another shape is one change."""
     if not all(isinstance(record.get(kind), dict) for kind in Parts._fields):
         return [Change("files", NOT_RECORDED)]
     before, now = record, json.loads(json.dumps(parts._asdict()))  # a tuple becomes a list, as in the record
@@ -159,7 +161,7 @@ def _few(texts: list[str], most: int = 3) -> str:
 
 
 def _code_changes(files: list[str], known: dict[str, str]) -> list[str]:
-    """A line a package whose code changed, with the modules; modules directly in helpers/ share a line."""
+    """One line for each package whose code changed, with its modules; modules directly in helpers/ share a line."""
     by_package: dict[str, list[str]] = {}
     for file in files:
         package, _, name = file.rpartition("/")
@@ -174,13 +176,13 @@ def _code_changes(files: list[str], known: dict[str, str]) -> list[str]:
 
 
 def told(found: list[Change]) -> str:
-    """The first two changes and how many more there are, for one line."""
+    """The first two changes and the number of the others, in one line."""
     more = len(found) - 2
     return "; ".join(change.text for change in found[:2]) + (f"; and {more} more" if more > 0 else "")
 
 
 def reasons(folder: Path, parts: Parts) -> list[Change]:
-    """Why the thing in a folder is not up to date: damage first, then what changed. [] if it is, or is not there."""
+    """Why the thing in a folder is not up to date, damage first; [] if it is up to date, or is not there."""
     if not folder.exists():
         return []
     problem = damage(folder)
@@ -189,7 +191,7 @@ def reasons(folder: Path, parts: Parts) -> list[Change]:
 
 
 def _say(line: str) -> None:
-    """Print a line; or keep it for the one who runs this notebook, whose outputs shall not depend on what was there."""
+    """Print a line, or append it to the file that MESSAGES names: a notebook must not show what was there before."""
     if place := os.environ.get(MESSAGES):
         with open(place, "a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -197,11 +199,11 @@ def _say(line: str) -> None:
         print(line)
 
 
-# -------------------------------------------------------------------------------- what other code made, accepted
+# ------------------------------------------------------------------------------------- things of other code, used
 
 
 def accepts_stale() -> bool:
-    """Whether things are used as they are that differ from what would be made now by code or versions only."""
+    """Whether things are used as they are when only code or library versions have changed since."""
     return os.environ.get(ACCEPT_STALE, "") not in ("", "0")
 
 
@@ -214,7 +216,7 @@ def accepted(things: Path) -> dict[str, str]:
 
 
 def usable(folder: Path, parts: Parts, what: str) -> bool:
-    """True if the thing in a folder is up to date; or is accepted all the same, which is said in one line."""
+    """True if the thing in a folder is up to date, or is accepted although it is not; then a line says so."""
     mark = _mark(folder)
     if is_current(folder, parts.fingerprint):
         mark.unlink(missing_ok=True)
@@ -248,12 +250,12 @@ def make(
     again: bool = False,
     also: Callable[[], dict[str, str]] = dict,
 ) -> Path:
-    """The folder of a thing that is up to date; `build(partial folder)` makes it where it is not.
+    """Make a thing unless it is up to date; returns its folder.
 
-    what: its name in what is said, such as "stage sft". siblings: folders that may hold the same thing, which is then
-    linked. again: also what is up to date. also(), asked after the build, adds to the recorded code. `build` may find
-    in its folder what an interrupted call with the same parts left there. Raises StageError for a full disk, a folder
-    that cannot be written, or a builder that makes nothing.
+    build: fills the folder that it is given, where it may find what an interrupted build from the same parts left.
+    what: its name in messages, such as "stage sft". siblings: folders that may hold the same thing; then it is linked
+    instead of built. again: build even what is up to date. also: called after the build, adds to the recorded code.
+    Raises StageError for a full disk, a folder that cannot be written, or a builder that makes no file.
     """
     if not again and usable(folder, parts, what):
         return folder
@@ -266,7 +268,7 @@ def make(
 
 
 def _fill(folder, parts, build, what, siblings, also) -> None:
-    """Put the thing at `folder`: from a sibling with the same fingerprint, or built here. Say why, if one was there."""
+    """Link the thing from a sibling with the same fingerprint, or build it; say why, if an older one was there."""
     partial, why = folder.with_name(f".{folder.name}.partial"), told(reasons(folder, parts))
     if not is_current(partial, parts.fingerprint):  # else: it was stopped just before its last rename
         linked = next((other for other in siblings if _link_same(other, partial, parts.fingerprint)), None)
@@ -281,7 +283,7 @@ def _fill(folder, parts, build, what, siblings, also) -> None:
 
 
 def seal(folder: Path, name: str, parts: Parts) -> None:
-    """Finish a built folder: drop checkpoints, push every file to disk, write the manifest with each sha256."""
+    """Finish a built folder: delete checkpoints, push every file to disk, write the manifest."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     files = {}

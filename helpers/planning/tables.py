@@ -6,7 +6,7 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from helpers.core.methods import title
+from helpers.core.methods import model_title
 from helpers.core.settings import Settings
 from helpers.core.text import GB, duration, size
 from helpers.models.hardware import precision_on
@@ -66,7 +66,7 @@ def cards_table(plans: Iterable[Plan]) -> Table:
     for stage in plans[0].stages:
         method = stage.name if stage.name == "evaluation" else stage.name.removeprefix("sft_")
         columns.setdefault(method, []).append(stage.name)
-    heads = [", ".join(map(title, names)) for names in columns.values()]
+    heads = [", ".join(map(model_title, names)) for names in columns.values()]
     table = _table("card", *heads, "time")
     table.title = "On other cards: memory and rows at once"
     for plan in plans:

@@ -89,12 +89,9 @@ def generate_pairs(
         if flaw in flaws.COPIES and not sources:
             flaw = None
         # Plant the flaw: a copy of another row, or a change to this one.
-        of = None
-        if flaw in flaws.COPIES:
-            of, *source = flaw_rng.choice(sources)
-            pair, facts = flaws.copy(flaw, *source, flaw_rng)
-        else:
-            pair, facts = flaws.spoil(flaw, pair, facts, flaw_rng)
+        of, source_pair, source_facts = flaw_rng.choice(sources) if flaw in flaws.COPIES else (None, pair, facts)
+        plant = flaws.spoil if of is None else flaws.copy
+        pair, facts = plant(flaw, source_pair, source_facts, flaw_rng)
         pairs.append(pair)
         truth.append({**facts, "row": row, "flaw": flaw, "copy_of": of})
         if flaw is None:
