@@ -33,9 +33,11 @@ def figures(folder: Path | str) -> pd.DataFrame:
         prompts = _read(data / "prompts" / f"{side}_prompts.json")
         for model, name in FILES.items():
             path = data / "responses" / f"{name}_{side}.json"
+            # One answer a prompt, in the same order
             answers = _read(path)
             if [answer.get("prompt") for answer in answers] != prompts:
                 raise DataError(f"{path.name} does not answer the prompts of {side}_prompts.json one by one")
+            # Figures about each answer; its text is not kept
             for number, answer in enumerate(answers):
                 rows.append((side, number, model, *_figures(answer), _has_keyword(answer), _holds_reply(answer)))
     return pd.DataFrame(rows, columns=COLUMNS)
