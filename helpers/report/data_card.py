@@ -129,6 +129,7 @@ def _dialogues(described: dict[tuple[str, str], dict]) -> dict:
             "distinct chosen replies, %": _percent(facts["distinct_chosen"]),
         }
         rows.append(row)
+    # The kinds of reply, which the truth names
     kinds = []
     for subset in SUBSETS:
         for reply in ("chosen", "rejected"):
@@ -159,10 +160,12 @@ def _policy(table: pd.DataFrame) -> dict:
 
     table: of the experiment "seeds"; the base policy is the same in each of its seeds.
     """
+    # Its last loss on held-out documents
     log = pd.read_csv(DATA_CACHE / data_cache.POLICY / "training_log.csv")
     loss = log.loc[log["split"] == "heldout", "loss"].iloc[-1]
     base = table[(table["model"] == "base") & (table["arm"] == "recommended")]
     first_seed = base[base["seed"] == base["seed"].min()]
+    # What it answers: one row a decoding and side, shares with their intervals
     rows = []
     for (decoding, side), responses in first_seed.groupby(["decoding", "side"], sort=False):
         row = {"decoding": decoding, "prompts": side, "n": len(responses)}
@@ -189,6 +192,7 @@ def _outcomes(responses: pd.DataFrame) -> dict[str, pd.Series]:
 def _reward_model() -> dict:
     """How often the reward model agrees with labels and with the latent utilities on held-out pairs, by their gap."""
     pairs = pd.read_csv(DATA_CACHE / data_cache.REWARD_MODEL / data_cache.HELDOUT_SCORES)
+    # Whom the scores and the latent utilities prefer, pair by pair
     right = pairs["chosen_score"] > pairs["rejected_score"]
     better = pairs["chosen_utility"] > pairs["rejected_utility"]
     gap = (pairs["chosen_utility"] - pairs["rejected_utility"]).abs()
@@ -231,6 +235,7 @@ def _held_out(record: dict) -> pd.DataFrame:
     rows = []
     for (recipe, model), own in evaluations.groupby(["arm", "model"], sort=False):
         row = {"recipe": recipe, "model": label(model)}
+        # Each figure before and after the training, averaged over the seeds
         for name in experiments.HELD_OUT:
             before, after = np.array(own[name].tolist()).T
             row[f"{name}: before"] = f"{before.mean():.3f}"
@@ -274,6 +279,7 @@ def _agreement(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (recipe, decoding, model), part in table.groupby(["arm", "decoding", "model"], sort=False):
         row = {"recipe": recipe, "decoding": decoding, "model": label(model), "Spearman: all": _rank_correlation(part)}
+        # How well scores rank responses as the oracle does, then how often the verdicts agree
         sides = list(part.groupby("side"))
         for side, own in sides:
             row[f"Spearman: {side}"] = _rank_correlation(own)

@@ -148,6 +148,7 @@ def dpo_puzzle() -> dict[str, Any]:
 
     sigma_first, sigma_last: `dpo_puzzle.implied_sigma` of the first and the last tenth of the training, in nats.
     """
+    # The paper's curve, and the noise that would lift it so high by itself
     curves, beta = published()["loss_curves"], published()["recipe"]["dpo"]["beta"]
     curve = curves["dpo"]
     values = {
@@ -158,6 +159,7 @@ def dpo_puzzle() -> dict[str, Any]:
         "sigma_last": implied_sigma(curve["tenths"][-1], beta),
         "losses": paper_plots.published_losses(curves),
     }
+    # What the grid of our own runs shows
     if experiments.there("puzzle"):
         table = experiments.load("puzzle")
         runs = summarise(table)
@@ -238,6 +240,7 @@ def over_seeds() -> dict[str, Any]:
     table = experiments.load("seeds")
     rates = experiments.rates(table)
     greedy = rates[rates["decoding"] == "greedy"]
+    # A figure and a difference a recipe, the recommended one first
     figures, gaps = [], {}
     for recipe in reversed(RECIPES):
         figures.append(plots.seeds(greedy[greedy["arm"] == recipe], f"Over training seeds, {recipe} recipe"))

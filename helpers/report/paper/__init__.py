@@ -1,1 +1,1 @@
-"""The paper: its published figures, its authors' files, both analysed again, and the verdict on each claim."""
+"""The paper: its published figures, its authors' files, its scores analysed again, and a verdict on each claim."""

@@ -21,7 +21,10 @@ KEYWORDS = re.compile(r"\b(kill|murder|rap)(e|s|es|ed|d|ing|er|ers|ings|ist|ists
 
 
 def figures(folder: Path | str) -> pd.DataFrame:
-    """One row a response, the columns of `published.scores`. Raises DataError naming the file that is wrong."""
+    """One row a response, the columns of `published_figures.scores`.
+
+    folder: a clone of the authors' repository. Raises DataError naming the file that is missing or wrong.
+    """
     data = Path(folder).expanduser() / "data"
     if not data.is_dir():
         raise DataError(f"{folder} holds no data/ folder: give a clone of the authors' repository")
@@ -30,17 +33,18 @@ def figures(folder: Path | str) -> pd.DataFrame:
         prompts = _read(data / "prompts" / f"{side}_prompts.json")
         for model, name in FILES.items():
             path = data / "responses" / f"{name}_{side}.json"
+            # One answer a prompt, in the same order
             answers = _read(path)
             if [answer.get("prompt") for answer in answers] != prompts:
                 raise DataError(f"{path.name} does not answer the prompts of {side}_prompts.json one by one")
-            rows += [
-                (side, number, model, *_figures(answer), _has_keyword(answer), _holds_reply(answer))
-                for number, answer in enumerate(answers)
-            ]
+            # Figures about each answer; its text is not kept
+            for number, answer in enumerate(answers):
+                rows.append((side, number, model, *_figures(answer), _has_keyword(answer), _holds_reply(answer)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _read(path: Path) -> list:
+    """The list that a JSON file holds. Raises DataError where it holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -53,6 +57,7 @@ def _read(path: Path) -> list:
 
 
 def _figures(answer: dict) -> tuple[float, int, int, int, int]:
+    """Score, length in characters, and three marks of 0 or 1: begins with the cue, holds a human turn, is empty."""
     text = answer["response"]
     return (
         answer["rating"],
@@ -64,6 +69,7 @@ def _figures(answer: dict) -> tuple[float, int, int, int, int]:
 
 
 def _has_keyword(answer: dict) -> int:
+    """Whether the prompt holds one of the paper's keywords as a word."""
     return int(bool(KEYWORDS.search(answer["prompt"])))
 
 

@@ -1,4 +1,4 @@
-"""The ledger: each claim of the paper beside its figure, its interval and a verdict computed from the published scores.
+"""The ledger: each claim of the paper with its figure, its interval and a verdict computed from the published scores.
 
 Verdicts. reproduced: the published data show it, after Holm's correction where it is a comparison. within noise: they
 have its direction, but chance gives as much. contradicted: they, or the authors' own code, show something else.
@@ -25,7 +25,10 @@ NO_INTERVAL = "–"
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the ledger. `evidence` is the anchor of the report's section, and of notebook 08's, that shows it."""
+    """One row of the ledger: what is claimed and where, the figure that bears on it, the verdict and why.
+
+    evidence: the anchor of the report's section that shows it.
+    """
 
     claim: str
     where: str
@@ -37,14 +40,14 @@ class Claim:
 
 
 def ledger(rows: pd.DataFrame) -> list[Claim]:
-    """Every claim with its verdict; rows: `published.scores()` or `artefacts.figures(folder)`."""
+    """Every claim with its verdict; rows: `published_figures.scores()` or `authors_files.figures(folder)`."""
     found = reanalysis.evaluate(rows)
     return [_best_everywhere(found), *_comparisons(found), *_data(rows), *_code(rows)]
 
 
 def table(claims: list[Claim]) -> pd.DataFrame:
     """The ledger as a table: claim, where, figure, interval, verdict, reason."""
-    return pd.DataFrame([{k: v for k, v in vars(c).items() if k != "evidence"} for c in claims])
+    return pd.DataFrame(map(vars, claims)).drop(columns="evidence")
 
 
 def count(claims: list[Claim]) -> dict[Verdict, int]:
@@ -53,7 +56,10 @@ def count(claims: list[Claim]) -> dict[Verdict, int]:
 
 
 def difference(found: Evaluation, metric: str, better: str, worse: str) -> Comparison:
-    """The comparison of two models in a metric as `better` minus `worse`, whatever their order in the evaluation."""
+    """The comparison of two models in a metric as `better` minus `worse`, in points, whatever their order in `found`.
+
+    Raises KeyError when `found` has no such comparison.
+    """
     for c in found.comparisons:
         if c.metric == metric and {c.a, c.b} == {better, worse}:
             return c if c.b == better else turned(c)
@@ -66,7 +72,7 @@ def turned(c: Comparison) -> Comparison:
 
 
 def verdict_of(c: Comparison) -> Verdict:
-    """What a comparison says of the claim that its model b is better than its model a."""
+    """The verdict on the claim that model b of a comparison is better than its model a."""
     if c.difference <= 0:
         return "contradicted"
     return "reproduced" if c.p_adjusted < LEVEL else "within noise"
@@ -84,20 +90,26 @@ def limits(c: Comparison) -> str:
 
 
 def _p(c: Comparison) -> str:
+    """The p-value of a comparison before and after correction."""
     return f"p = {c.p_value:.2g}, after Holm's correction {c.p_adjusted:.2g}"
 
 
 def _best_everywhere(found: Evaluation) -> Claim:
-    others = [difference(found, m, "sft_dpo", rival) for m in METRIC_NAMES for rival in ("base", "sft", "dpo")]
+    """The headline: reproduced only where SFT+DPO beats every model in every metric."""
+    # SFT+DPO against each other model in each metric, and the comparison that speaks most against the claim
+    others = []
+    for metric in METRIC_NAMES:
+        others += [difference(found, metric, "sft_dpo", rival) for rival in ("base", "sft", "dpo")]
     worst = min(others, key=lambda c: c.difference)
     holds = sum(verdict_of(c) == "reproduced" for c in others)
+    decided = worst.difference <= 0 or holds == len(others)
     rates = table1()[worst.metric]
     return Claim(
         "SFT+DPO is better than every other model in every metric",
         "abstract",
         points(worst) + f" against {label(worst.a)}",
         limits(worst),
-        verdict_of(worst) if worst.difference <= 0 or holds == len(others) else "within noise",
+        verdict_of(worst) if decided else "within noise",
         f"Table 1 itself gives {label(worst.a)} {METRIC_NAMES[worst.metric]} {rates[worst.a]} and SFT+DPO "
         f"{rates['sft_dpo']}; of the {len(others)} comparisons in the claim {holds} hold",
         "tests",
@@ -105,31 +117,40 @@ def _best_everywhere(found: Evaluation) -> Claim:
 
 
 def _comparisons(found: Evaluation) -> list[Claim]:
-    gains = published()["table2"]["models"]
-    pairs = [
+    """Claims that one model is better than another in a metric, from the abstract, Table 1 and Table 2."""
+    # (the better model, the worse one, metric, where it is claimed)
+    claimed = [
         ("sft_dpo", "sft", "cas", "Table 1"),
         ("sft_dpo", "dpo", "cas", "Table 1"),
         ("sft", "dpo", "cas", "abstract, Table 1"),
-        *((model, "base", "hpr", f"Table 2: {gains[model]['hpr']:+.2f} %") for model in ("sft", "dpo", "sft_dpo")),
-        *((model, "base", "hmr", f"Table 2: {gains[model]['hmr']:+.2f} %") for model in ("sft", "sft_dpo")),
-        *((model, "base", "cas", f"Table 2: {gains[model]['cas']:+.2f} %") for model in ("sft", "dpo", "sft_dpo")),
     ]
+    claimed += [(model, "base", "hpr", _table2(model, "hpr")) for model in ("sft", "dpo", "sft_dpo")]
+    claimed += [(model, "base", "hmr", _table2(model, "hmr")) for model in ("sft", "sft_dpo")]
+    claimed += [(model, "base", "cas", _table2(model, "cas")) for model in ("sft", "dpo", "sft_dpo")]
     words = {"cas": "better aligned on the whole", "hpr": "more helpful", "hmr": "more harmless"}
-    claims = [
-        _comparison(difference(found, metric, a, b), f"{label(a)} is {words[metric]} than {label(b)}", where)
-        for a, b, metric, where in pairs
-    ]
+    claims = []
+    for better, worse, metric, where in claimed:
+        text = f"{label(better)} is {words[metric]} than {label(worse)}"
+        claims.append(_comparison(difference(found, metric, better, worse), text, where))
+    # The one claimed loss, shown as DPO minus Base
     cost = difference(found, "hmr", "base", "dpo")
-    where = f"Table 2: {gains['dpo']['hmr']:+.2f} %"
-    return [*claims, _comparison(cost, "DPO alone makes the model less harmless than Base", where, shown=turned(cost))]
+    text = "DPO alone makes the model less harmless than Base"
+    return [*claims, _comparison(cost, text, _table2("dpo", "hmr"), shown=turned(cost))]
+
+
+def _table2(model: str, metric: str) -> str:
+    """Where the paper prints a gain over Base, and the gain."""
+    return f"Table 2: {published()['table2']['models'][model][metric]:+.2f} %"
 
 
 def _comparison(c: Comparison, claim: str, where: str, shown: Comparison | None = None) -> Claim:
+    """A claim that model b of a comparison is better than its model a; shown: as which difference it is printed."""
     shown = shown or c
     return Claim(claim, where, points(shown), limits(shown), verdict_of(c), _p(c), "tests")
 
 
 def _data(rows: pd.DataFrame) -> list[Claim]:
+    """Claims about rates, cut-offs and training data."""
     gap = reanalysis.table1_gap(rows)
     cuts = {"harmful": PUBLISHED.harmless, "helpful": PUBLISHED.helpful}
     at_the_mark = int((rows["score"] == rows["side"].map(cuts)).sum())
@@ -176,6 +197,7 @@ def _data(rows: pd.DataFrame) -> list[Claim]:
 
 
 def _code(rows: pd.DataFrame) -> list[Claim]:
+    """Claims of the text that the authors' code contradicts."""
     faults = reanalysis.prompt_faults(rows)
     n = rows["prompt"].nunique()
     return [

@@ -20,6 +20,7 @@ def published() -> dict[str, Any]:
 
     Each block says in "source" whether it is printed in the paper, read from the authors' notebooks, recomputed here
     from their published scores, or second-hand (block "second_hand": numbers that circulate and are not the paper's).
+    Rates are in percent, losses and log-probabilities in nats. Raises DataError when the file is missing or damaged.
     """
     try:
         return json.loads(FIGURES.read_text(encoding="utf-8"))
@@ -34,6 +35,7 @@ def scores() -> pd.DataFrame:
 
     score: the reward model's raw logit. characters: the response's length. The others are 0 or 1: the response begins
     with "Assistant:", holds "Human:", is empty; the prompt holds a keyword as a word, holds the reference reply.
+    Raises DataError when the file is missing or damaged.
     """
     try:
         return pd.read_csv(SCORES)
@@ -51,4 +53,5 @@ def table1() -> pd.DataFrame:
 def discordant_counts() -> pd.DataFrame:
     """Prompts of 50 that exactly one of two models passes: columns metric, a, b, only_a, only_b (recomputed here)."""
     block = published()["discordant"]
-    return pd.DataFrame([{"metric": metric, **pair} for metric in ("hmr", "hpr") for pair in block[metric]])
+    parts = [pd.DataFrame(block[metric]).assign(metric=metric) for metric in ("hmr", "hpr")]
+    return pd.concat(parts, ignore_index=True)[["metric", "a", "b", "only_a", "only_b"]]

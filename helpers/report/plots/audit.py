@@ -16,6 +16,7 @@ def flaw_rates(report: pd.DataFrame) -> Picture:
 
     report: rows of `audit.report`, shares in percent.
     """
+    # A panel a subset and split, a row a check
     groups = list(report.groupby(["subset", "split"], sort=False))
     checks = list(dict.fromkeys(report["check"]))
     size = {"width": 2.6 + 2.1 * len(groups), "height": 1.2 + 0.3 * len(checks)}
@@ -28,6 +29,7 @@ def flaw_rates(report: pd.DataFrame) -> Picture:
         for row, line in enumerate(own.itertuples()):
             mark = {"marker": "o", "linestyle": "none", "markersize": 6}
             interval(ax, row, (line.low, line.percent, line.high), ACCENT, **mark)
+        # In words: the checks that mark any row
         named = []
         for line in own[own["rows"] > 0].itertuples():
             named.append(f"{_in_words(line.check)} {line.percent:.2f} %")
@@ -56,6 +58,7 @@ def precision_recall(curves: Mapping[str, pd.DataFrame], title: str = "Finding w
         # Marking every row has the precision of marking rows at random
         chance = curve["precision"].iloc[-1]
         ax.axhline(chance, color=tint, linewidth=1, linestyle=(0, (4, 2)))
+        # In words: the precision where half of the wrong labels are found
         half = curve.iloc[(curve["recall"] - 0.5).abs().argmin()]
         parts.append(f"{name}: at recall 0.5 precision {number(half['precision'])}, by chance {number(chance)}")
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
@@ -77,6 +80,7 @@ def strengths(probability: pd.Series) -> Picture:
     ax.set(xlabel="P(the label is right)", xlim=(0, 1), yticks=[])
     for place, verdict in ((0.25, "disagrees"), (0.75, "agrees")):
         ax.text(place, 0.92, verdict, transform=ax.transAxes, ha="center", color=QUIET)
+    # In words
     close, against = ((probability - 0.5).abs() < 0.1).mean(), (probability < 0.5).mean()
     figure.alt = (
         f"Histogram of P(the label is right) over {len(probability):,} pairs: {close:.0%} between 0.4 and 0.6, "

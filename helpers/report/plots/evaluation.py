@@ -30,13 +30,16 @@ def rates(evaluation: Evaluation, published: pd.DataFrame | None = None) -> Pict
     figure, axes = canvas(1, 3, width=9.6, height=0.9 + 0.62 * len(models) + 0.5, title="Pass rates", sharey=True)
     model_rows(axes[0], models)
     parts = []
+    # A panel a metric, a row a model
     for ax, metric in zip(axes, METRICS, strict=True):
         _percent_axis(ax, metric)
         for row, model in enumerate(models):
+            # The paper has a rate for its own models only
             theirs = None
             if published is not None and model in published.index:
                 theirs = published.loc[model, metric]
             _rate(ax, row, model, evaluation.models[model][metric], theirs)
+        # In words
         values = ", ".join(f"{label(model)} {evaluation.models[model][metric]}" for model in models)
         parts.append(f"{METRIC_NAMES[metric]}: {values}")
     paper = " Hollow markers: the paper's Table 1 (OPT-350M, 50 prompts a side)." if published is not None else ""
@@ -100,6 +103,7 @@ def mean_scores(scores: Mapping[str, pd.DataFrame], seed: int = 0) -> Picture:
         ax.set(title=f"{side.capitalize()} prompts", xlabel="mean score, 95 % interval")
         ax.grid(axis="y", visible=False)
         for row, model in enumerate(models):
+            # The mean with its interval, its value above
             mean, low, high = mean_interval(_side(scores[model], side)["score"], seed)
             interval(ax, row, (low, mean, high), colour(model, row), marker=marker(model, row), markersize=8)
             ax.annotate(number(mean), (mean, row), (0, 8), textcoords="offset points", ha="center")
@@ -117,6 +121,7 @@ def per_prompt_scores(scores: Mapping[str, pd.DataFrame], side: str) -> Picture:
     prompt on which the model does better than the first one.
     """
     models = list(scores)
+    # The first model's scores give the order of the prompts in every panel
     first = _side(scores[models[0]], side)["score"].to_numpy()
     order = np.argsort(first, kind="stable")
     title = f"Scores prompt by prompt, {side} prompts"
@@ -129,6 +134,7 @@ def per_prompt_scores(scores: Mapping[str, pd.DataFrame], side: str) -> Picture:
             ax.set_xlabel(f"prompts, sorted by\n{label(model)}'s score")
             ax.set_ylabel("score")
             continue
+        # On how many prompts does it score higher than the first model?
         better = int((values > first).sum())
         ax.set_xlabel(f"above {label(models[0])}\non {better} of {len(first)}")
         parts.append(f"{label(model)} scores higher than {label(models[0])} on {better} of {len(first)} prompts")
@@ -162,6 +168,7 @@ def length_histogram(
     # The same bins for every row, from 0 or the shortest to the longest
     everything = np.concatenate(list(values.values()))
     bins = np.linspace(min(0, everything.min()), max(1, everything.max()), 31)
+    # A row a name
     height = 0.9 + 0.85 * len(values)
     figure, axes = canvas(len(values), 1, width=7.6, height=height, title=title, sharex=True)
     parts = []
@@ -191,6 +198,7 @@ def seeds(rates: pd.DataFrame, title: str = "Over training seeds") -> Picture:
 
     rates: rows of `experiments.rates` of one recipe and decoding, in percent.
     """
+    # Models in the order in which they first occur
     models = list(dict.fromkeys(rates["model"]))
     figure, axes = canvas(1, 2, width=9.6, height=1.2 + 0.75 * len(models), title=title, sharey=True)
     model_rows(axes[0], models)
@@ -210,6 +218,7 @@ def _rates_by(ax: Axes, row: int, model: str, rates: pd.DataFrame, metric: str) 
     said, tint = [], colour(model, row)
     for by, shift in BY:
         low, value, high = rates.loc[by, ["low", "value", "high"]]
+        # Hollow by the oracle, filled by the reward model
         fill = "white" if by == "oracle" else tint
         mark = {"marker": marker(model, row), "markersize": 8, "markerfacecolor": fill, "linewidth": 2.5}
         interval(ax, row + shift, (low, value, high), tint, **mark)

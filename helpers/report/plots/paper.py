@@ -34,6 +34,7 @@ LOSSES = (("train_loss", "Mean in training"), ("heldout_loss", "Held out"))
 @styled
 def differences(evaluation: Evaluation, title: str) -> Picture:
     """Every pair of models in each metric: the difference in points with its 95 % interval; filled where it holds."""
+    # A panel a metric, a row a pair of models
     pairs = list(dict.fromkeys((c.a, c.b) for c in evaluation.comparisons))
     figure, axes = canvas(1, 3, width=9.6, height=1.2 + 0.4 * len(pairs), title=title, sharey=True)
     named_rows(axes[0], [f"{label(b)} − {label(a)}" for a, b in pairs])
@@ -93,12 +94,14 @@ def score_and_length(rows: pd.DataFrame) -> Picture:
     """
     figure, axes = canvas(1, 2, width=9.6, height=3.6, title="Score against length of the response", sharey=True)
     parts = []
+    # A panel a side, a dot a response
     for ax, side in zip(axes, SIDES, strict=True):
         on_side = rows[rows["side"] == side]
         for model in PAPER_MODELS:
             own = on_side[on_side["model"] == model]
             look = {"color": colour(model), "marker": marker(model), "s": 20, "alpha": 0.6, "linewidth": 0}
             ax.scatter(own["characters"], own["score"], label=label(model), **look)
+        # In words: the rank correlation over all models
         rho = on_side["characters"].corr(on_side["score"], method="spearman")
         parts.append(f"{side} prompts, all models: Spearman's correlation {number(rho)}")
         ax.set(title=f"{side.capitalize()} prompts", xlabel="characters")
@@ -115,6 +118,7 @@ def published_losses(curves: dict) -> Picture:
     curves: block "loss_curves" of `published_figures.published()`, in nats.
     """
     figure, (ax,) = canvas(1, 1, width=7.2, height=3.4, title="The paper's DPO training loss")
+    # The loss of a policy that equals its reference
     ax.axhline(LN_2, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
     ax.annotate("ln 2", (10.4, LN_2), (0, 4), textcoords="offset points", fontsize=10)
     parts = []
@@ -122,6 +126,7 @@ def published_losses(curves: dict) -> Picture:
         tenths = curves[model]["tenths"]
         ax.plot(range(1, 11), tenths, color=colour(model), marker=marker(model), linewidth=2)
         ax.annotate(label(model), (1, tenths[0]), (0, 8), textcoords="offset points", color=colour(model))
+        # In words
         above = sum(loss > LN_2 for loss in tenths)
         parts.append(f"{label(model)} from {tenths[0]} to {tenths[-1]}, {above} of 10 tenths above ln 2")
     ax.set(xlabel="tenth of the training", ylabel="mean loss", xticks=range(1, 11), xlim=(0.6, 10.9))
@@ -135,18 +140,21 @@ def puzzle(runs: pd.DataFrame) -> Picture:
 
     runs: `dpo_puzzle.summarise(table)`, a row a run; losses in nats.
     """
+    # An arm is a combination of the four settings; its rows are its seeds
     arms = list(runs.sort_values(ARM, kind="stable").groupby(ARM, sort=False))
     names = []
     for (targets, rate, dropout, reference), _ in arms:
         names.append(f"{targets}, rate {rate:g}, dropout {dropout:g}, {reference}")
     figure, axes = canvas(1, 2, width=9.6, height=1.4 + 0.3 * len(arms), title="What moves the DPO loss", sharey=True)
     named_rows(axes[0], names, fontsize=9)
+    # A panel a loss, a dot a run
     for ax, (column, title) in zip(axes, LOSSES, strict=True):
         ax.axvline(LN_2, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
         ax.set(title=title, xlabel="loss (dashed: ln 2)")
         for row, ((_, _, dropout, _), own) in enumerate(arms):
             tint = REJECTED if dropout else ACCENT
             ax.scatter(own[column], [row] * len(own), color=tint, s=26, alpha=0.8, linewidth=0)
+    # In words
     parts = []
     for name, (_, own) in zip(names, arms, strict=True):
         parts.append(f"{name}: {own['train_loss'].mean():.3f} in training, {own['heldout_loss'].mean():.3f} held out")
@@ -161,11 +169,13 @@ def arms(changes: pd.DataFrame, title: str, unit: str = "points of CAS") -> Pict
 
     changes: rows of `experiments.changes(...)` of one metric, columns arm, by, value, low, high, in `unit`.
     """
+    # A row an arm, in the order in which they first occur
     names = list(dict.fromkeys(changes["arm"]))
     figure, (ax,) = canvas(1, 1, width=8.2, height=1.3 + 0.5 * len(names), title=title)
     ax.axvline(0, color=INK, linewidth=1.2)
     named_rows(ax, names)
     ax.grid(axis="y", visible=False)
+    # By the reward model a little above the row, by the oracle a little below
     parts = []
     for by, shift, tint, fill in (("reward model", -0.14, OTHERS[2], OTHERS[2]), ("oracle", 0.14, ACCENT, "white")):
         own = changes[changes["by"] == by].drop_duplicates("arm").set_index("arm")

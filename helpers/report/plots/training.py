@@ -79,6 +79,7 @@ def sft_curves(log: pd.DataFrame, title: str = "SFT training") -> Picture:
 
 def training_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss",), title: str = "Training") -> Picture:
     """One panel for each of the columns of a training log, in their order."""
+    # A column without a title of its own is called by its name
     panels = []
     for column in columns:
         heading = TITLES.get(column, column.replace("_", " "))
@@ -113,11 +114,13 @@ def _panel(ax: Axes, log: pd.DataFrame, panel: Panel) -> list[str]:
     """Draw one panel; returns what it shows, one phrase a line ("loss 0.69 to 0.58 on held-out data")."""
     lines = panel.columns_in(log)
     said, ends = [], []
+    # The lines, and what they show in words
     for column, name, colour in lines:
         last, values = _line(ax, log, column, colour)
         ends.append((last, name, colour))
         which = f" ({name})" if len(lines) > 1 else ""
         said.append(f"{panel.title.lower()}{which} {values}")
+    # Axes; shares from 0 to 1
     ax.set(title=panel.title, xlabel="step", ylabel=panel.unit)
     ax.grid(axis="x", visible=False)
     if panel.unit.startswith("share"):
@@ -127,6 +130,7 @@ def _panel(ax: Axes, log: pd.DataFrame, panel: Panel) -> list[str]:
         value, words = panel.level
         ax.axhline(value, color=QUIET, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
         ends.append((value, words, QUIET))
+    # A single line needs no name
     _label_ends(ax, ends if len(ends) > 1 else [])
     return said
 
@@ -140,6 +144,7 @@ def _line(ax: Axes, log: pd.DataFrame, column: str, colour: str) -> tuple[float,
         rows = log[(log["split"] == split) & log[column].notna()]
         if rows.empty:
             continue
+        # A line in training, dots on held-out data
         look = {"linewidth": 1.4, "alpha": 0.5} if split == "train" else {"linewidth": 1.2, "marker": "o"}
         ax.plot(rows["step"], rows[column], color=colour, markersize=5, **look)
         first, last = rows[column].iloc[0], rows[column].iloc[-1]
@@ -156,6 +161,7 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     gap = 0.12 * (high - low)
     height = -math.inf
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
+    # From the lowest line upwards, each name a gap above the last one
     for value, name, colour in sorted(ends):
         if name:
             height = max(value, height + gap)
