@@ -87,6 +87,7 @@ FAMILIES = {
     "gpt_neox": Row(SIZES | {"intermediate_size": 64}, "no bos, pad"),
     "llama": Row(GATED | {"tie_word_embeddings": False}, "bos, no pad", "shards"),
     "llama tied": Row(GATED | {"tie_word_embeddings": True}, "bos, pad"),
+    "qwen2": Row(GATED | {"tie_word_embeddings": True}, "no bos, no pad"),
     "qwen3": Row(GATED | {"head_dim": 8}, "no bos, pad", "bfloat16"),
     "bloom": Row({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "bos, pad"),
     "mistral": Row(GATED | {"sliding_window": 16}, "bos, no pad"),  # not in the table of families

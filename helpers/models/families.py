@@ -41,6 +41,7 @@ FAMILIES = {
     "gpt_neo":   Family(("resid_dropout", "embed_dropout", ATTENTION_DROPOUT), SEPARATE),
     "gpt_neox":  Family(("hidden_dropout", ATTENTION_DROPOUT),          ("query_key_value",)),  # Pythia
     "llama":     Family((ATTENTION_DROPOUT,),                           SEPARATE),
+    "qwen2":     Family((ATTENTION_DROPOUT,),                           SEPARATE),
     "qwen3":     Family((ATTENTION_DROPOUT,),                           SEPARATE),
     "bloom":     Family(("hidden_dropout", ATTENTION_DROPOUT),          ("query_key_value",)),
 }
