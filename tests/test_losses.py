@@ -87,14 +87,14 @@ def moved(method, settings, out):
     return trainer, model, batch, expected
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "robust"])
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "robust"])
 def test_losses_with_a_reference_equal_trl(loss, tmp_path):
     method = BY_LOSS[loss]
     settings = tiny.settings(preference_loss=loss, beta=0.3, dpo_batch_size=6)
     _, model, batch, expected = moved(method, settings, tmp_path)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, losses.IGNORED)
-    log_probs = losses.completion_log_probs
+    log_probs = losses.mean_log_probs if loss == "ipo" else losses.completion_log_probs
     with torch.no_grad():
         policy = log_probs(model(**inputs).logits, labels).chunk(2)
         with model.disable_adapter():
@@ -134,6 +134,14 @@ def test_robust_loss_is_right_on_average_whoever_swaps_the_labels(pc, pr, rc, rr
     swapped = losses.robust_loss(pr, pc, rr, rc, beta, share)
     clean = losses.dpo_loss(pc, pr, rc, rr, beta)[0]
     assert torch.allclose((1 - share) * as_labelled + share * swapped, clean, atol=1e-9, rtol=1e-9)
+
+
+@given(LOG_PROBS, LOG_PROBS, BETAS)
+def test_ipo_loss_is_least_at_its_margin(chosen, rejected, beta):
+    zero = torch.zeros_like(chosen)
+    at_rest = losses.ipo_loss(chosen, rejected, chosen, rejected, beta)
+    assert torch.allclose(at_rest, torch.full_like(at_rest, (1 / (2 * beta)) ** 2))
+    assert torch.allclose(losses.ipo_loss(zero + 1 / (2 * beta), zero, zero, zero, beta), zero)
 
 
 @given(st.floats(-5, -0.01), st.floats(0.01, 5))

@@ -93,6 +93,11 @@ def _ln_2(settings: Settings) -> float:
     return math.log(2)
 
 
+def _ipo_without_margin(settings: Settings) -> float:
+    """(0 - 1 / (2 beta))²: the IPO loss at margin 0 (Azar et al. 2023, equation 17)."""
+    return (1 / (2 * settings.beta)) ** 2
+
+
 _DPO = {"trainer": "trl.DPOTrainer", "config": "trl.DPOConfig", "has_reference": True, "cause": REFERENCE_DIFFERS}
 _ALL_LOGITS = {"memory": "dpo, all logits", "unit": "nats a token"}  # TRL's experimental trainers keep every logit
 
@@ -119,6 +124,18 @@ _ROWS = (
         from_settings={"beta": "beta"},
         first_loss=_ln_2,
         first_loss_name="ln 2",
+        **_DPO,
+    ),
+    Method(
+        name="ipo",
+        title="IPO",
+        description="identity preference optimization",
+        loss="ipo",
+        formula="ipo_loss",
+        fixed={"loss_type": "ipo"},
+        from_settings={"beta": "beta"},
+        first_loss=_ipo_without_margin,
+        first_loss_name="1 / (2 beta)²",
         **_DPO,
     ),
     Method(

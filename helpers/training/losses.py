@@ -61,6 +61,20 @@ def dpo_loss(
     return -F.logsigmoid(chosen_reward - rejected_reward), chosen_reward, rejected_reward
 
 
+def ipo_loss(
+    policy_chosen: Tensor, policy_rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float
+) -> Tensor:
+    """Identity preference optimisation: Azar et al. 2023 (arXiv 2310.12036), equation 17, where beta is called tau.
+
+    policy_chosen, policy_rejected, ref_chosen, ref_rejected: log pi(y|x) / |y|, means over the tokens of a completion
+    as in TRL, shape (pairs,). beta: 1 / (2 beta) is the margin that is aimed at. The loss is the squared distance of
+    the margin from it, so (1 / (2 beta))² where policy and reference model agree: a margin that is too large costs as
+    much as one that is too small. Returns the loss per pair.
+    """
+    margin = (policy_chosen - ref_chosen) - (policy_rejected - ref_rejected)
+    return (margin - 1 / (2 * beta)) ** 2
+
+
 def robust_loss(
     policy_chosen: Tensor,
     policy_rejected: Tensor,
