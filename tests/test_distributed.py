@@ -258,8 +258,8 @@ def test_notebooks_use_what_the_command_trained(folder, monkeypatch):
     monkeypatch.setenv("COURSE_RESULTS", str(folder / "results"))
     monkeypatch.setenv("COURSE_ACCEPT_STALE", "1")  # another number of processes made them
     run = helpers.open_run(profile="smoke", **together.SMALL)
-    for kind in ("sft", "dpo"):
-        monkeypatch.setattr(f"helpers.training.{kind}.train_{kind}", None)  # what is current is not trained again
+    for kind, function in (("sft", "sft.train_sft"), ("dpo", "dpo.train_preferences")):
+        monkeypatch.setattr(f"helpers.training.{function}", None)  # what is current is not trained again
         assert stages.policy(run, kind) == run.folder / "stages" / kind / "model"
         assert stages.training_summary(run, kind)["rows_given"] == 6
         assert not list(run.folder.glob("stages/.*.partial"))

@@ -241,8 +241,8 @@ def trained(monkeypatch):
         (folder / "model" / "model.safetensors").write_text(f"{kind} {settings.seed}")
         (folder / "model" / "tokenizer.json").write_text("{}")
 
-    for kind in ("sft", "dpo"):
-        monkeypatch.setattr(f"helpers.training.{kind}.train_{kind}", partial(train, kind))
+    monkeypatch.setattr("helpers.training.sft.train_sft", partial(train, "sft"))
+    monkeypatch.setattr("helpers.training.dpo.train_preferences", partial(train, "dpo"))
     real = loading.load_tokenizer
     monkeypatch.setattr(loading, "load_tokenizer", lambda where: real(stages.EMBEDDED["policy"]))
     return asked
@@ -468,7 +468,7 @@ def test_a_large_file_that_rotted_is_found_when_it_is_used(run, capsys):
 def test_a_rotten_input_that_nobody_asked_for_is_named(run):
     folder = run.stage("sft", uses={}, build=partial(big, []))
     flip(folder / "model.safetensors")
-    run_module._asked.clear()
+    run_module._builders.clear()
     with pytest.raises(StageError, match=r"scores needs results/smoke/stages/sft, damaged: model\.safetensors"):
         run.stage("scores", uses={}, needs=[folder], build=partial(big, []))
 
