@@ -4,9 +4,10 @@
 
 ddp.yaml: every process holds the whole model and takes a part of each step's rows, as accelerate deals them out.
 fsdp.yaml: each holds a part of the model too. Where the rows of an epoch fill its last step, the losses are those of
-one process within the error of floating-point sums; else accelerate takes some rows twice. ORPO's losses
-differed by up to 0.3 % in a small trial, probably because its SFT term is a mean over the tokens of each batch. The number of processes is among what a training is made from, so the
-notebooks take these trainings with `python -m helpers run --accept-stale`.
+one process within the error of floating-point sums; else accelerate takes some rows twice. ORPO's losses differed by up
+to 0.3 % in a small trial, probably because its SFT term is a mean over the tokens of each batch. The number of
+processes is among what a training is made from, so the notebooks take these trainings with
+`python -m helpers run --accept-stale`.
 """
 
 from __future__ import annotations
